@@ -1,0 +1,23 @@
+# Libraries that Hekla stands on: from the system, or fetched at a pinned version where it lacks them.
+include(FetchContent)
+find_package(Threads REQUIRED)
+add_library(hekla_dependencies INTERFACE)
+target_link_libraries(hekla_dependencies INTERFACE Threads::Threads m ${CMAKE_DL_LIBS})
+
+find_library(CJSON_LIBRARY cjson)
+find_path(CJSON_INCLUDE cjson/cJSON.h)
+if(CJSON_LIBRARY AND CJSON_INCLUDE)
+  target_link_libraries(hekla_dependencies INTERFACE ${CJSON_LIBRARY})
+  target_include_directories(hekla_dependencies SYSTEM INTERFACE ${CJSON_INCLUDE})
+else()
+  message(FATAL_ERROR "cJSON not found")
+endif()
+
+find_library(PTHREADPOOL_LIBRARY pthreadpool)
+find_path(PTHREADPOOL_INCLUDE pthreadpool.h)
+if(PTHREADPOOL_LIBRARY AND PTHREADPOOL_INCLUDE)
+  target_link_libraries(hekla_dependencies INTERFACE ${PTHREADPOOL_LIBRARY})
+  target_include_directories(hekla_dependencies SYSTEM INTERFACE ${PTHREADPOOL_INCLUDE})
+else()
+  message(FATAL_ERROR "pthreadpool not found")
+endif()

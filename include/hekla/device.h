@@ -1,0 +1,90 @@
+/* Devices: the CPU, and every GPU with a Vulkan 1.3 driver. */
+#ifndef HEKLA_DEVICE_H
+#define HEKLA_DEVICE_H
+
+#include <hekla/base.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* Owns queues, pools and caches of one piece of hardware. Any thread may call any function on a device; calls on one
+   device take turns where they must. Destroy a device after all tensors and programs made on it. */
+struct hk_device;
+
+enum hk_device_kind { HK_DEVICE_CPU, HK_DEVICE_VULKAN };
+
+struct hk_device_info {
+    enum hk_device_kind kind;
+    int index;                /* N in "vulkan:N"; 0 for the CPU */
+    char name[256];           /* the driver's name for it, or the processor's */
+    char driver[256];         /* driver name and version, or the instruction set in use ("avx512") */
+    bool software;            /* a Vulkan driver that runs on the processor (lavapipe, SwiftShader) */
+    bool unified_memory;      /* the host can map the memory that kernels use */
+    uint64_t memory_total;    /* bytes */
+    uint64_t memory_free;     /* bytes; an estimate where the driver has no memory budget */
+    uint64_t max_binding;     /* bytes that one shader binding may cover (maxStorageBufferRange); larger tensors work */
+    uint64_t max_buffer;      /* bytes of the largest single allocation */
+    uint32_t api_version;     /* Vulkan's, encoded as Vulkan does; 0 for the CPU */
+    uint32_t vendor_id, device_id;
+    uint32_t subgroup_size;
+    uint32_t max_workgroup;   /* invocations */
+    uint32_t shared_memory;   /* bytes per workgroup */
+    bool float16, bfloat16, storage16, int8_dot, cooperative_matrix, cooperative_matrix2;
+    uint8_t uuid[16];         /* of device and driver: the key of caches */
+    int threads;              /* of the CPU device; 0 for a GPU */
+};
+
+/* Fills up to capacity entries, Vulkan devices first in the driver's order, the CPU last (so count is at least 1), and
+   sets *count to how many there are. infos may be NULL if capacity is 0. A machine without Vulkan has just the CPU;
+   that is no error. */
+HK_API hk_status hk_device_list(struct hk_device_info *infos, int capacity, int *count);
+
+struct hk_device_params {
+    const char *name;       /* "cpu", "vulkan", "vulkan:N", "vulkan:TEXT" (part of a name, any case), "auto" or NULL: the
+                               GPU where a quick measurement, made once and cached, finds it faster than the CPU */
+    int threads;            /* of the CPU device; 0: one per processor */
+    const char *cache_dir;  /* pipelines and measurements; NULL: "hekla" in the user's cache folder; "": no cache */
+    uint64_t memory_limit;  /* bytes a program and all tensors may take together; 0: what the device has */
+    bool profile;           /* time every dispatch; see hk_device_write_trace */
+    bool validate;          /* load the Khronos validation layer with synchronization checks; its messages go to the log
+                               and are counted in hk_stats. HK_ERROR_UNSUPPORTED where the layer is not installed */
+};
+
+/* params may be NULL: all defaults. On failure NULL. */
+HK_API struct hk_device *hk_device_open(const struct hk_device_params *params);
+HK_API void hk_device_destroy(struct hk_device **device);
+
+/* Constant for the device's life, but for memory_free, which is as it was when the device was opened. */
+HK_API const struct hk_device_info *hk_device_get_info(const struct hk_device *device);
+
+/* Waits until all work submitted to the device is done. HK_ERROR_DEVICE_LOST if it was lost. */
+HK_API hk_status hk_device_wait(struct hk_device *device);
+
+/* Counters since the device was opened. */
+struct hk_stats {
+    uint64_t runs;               /* hk_program_run calls */
+    uint64_t submits;            /* queue submissions */
+    uint64_t dispatches;         /* kernels run (on the CPU: ops run) */
+    uint64_t allocations;        /* device memory allocations */
+    uint64_t bytes;              /* of device memory held now */
+    uint64_t peak_bytes;         /* the most that were held */
+    uint64_t descriptor_writes;
+    uint64_t pipelines;          /* created */
+    uint64_t fallbacks;          /* ops of a program that ran on another device than the program's */
+    uint64_t validation_messages;
+};
+HK_API void hk_device_get_stats(struct hk_device *device, struct hk_stats *stats);
+
+/* A short measurement (under a second): f32 multiply-adds of a 1024^3 (GPU) or 512^3 (CPU) matrix product in GFLOP/s, and
+   the bytes a large copy reads and writes in GB/s. */
+HK_API hk_status hk_device_measure(struct hk_device *device, double *gflops, double *gbps);
+
+/* Writes all that was timed so far as a trace for Perfetto or chrome://tracing. HK_ERROR_INVALID unless the device was
+   opened with profile. */
+HK_API hk_status hk_device_write_trace(struct hk_device *device, const char *path);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

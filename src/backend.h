@@ -1,0 +1,126 @@
+/* The seam between graphs and hardware: one function table, and the one struct that says "run this kernel". */
+#ifndef HK_BACKEND_H
+#define HK_BACKEND_H
+
+#include "base/base.h"
+#include <hekla/tensor.h>
+
+struct hk_op;
+
+/* Device memory. Backends extend it; host is where the CPU sees it, NULL where it does not. */
+struct hk_buffer {
+    uint64_t bytes;
+    void *host;
+};
+
+/* One tensor as kernels see it. */
+struct hk_operand {
+    struct hk_buffer *buffer;
+    uint64_t offset; /* bytes from the buffer's start to the first element */
+    enum hk_dtype dtype;
+    int rank;
+    int64_t shape[HK_MAX_RANK];
+    int64_t stride[HK_MAX_RANK]; /* in elements; 0 where broadcast */
+};
+
+/* One op of a program, its memory decided. */
+struct hk_step {
+    const struct hk_op *op;
+    const void *attrs; /* the op's own struct */
+    int n_inputs, n_outputs;
+    const struct hk_operand *inputs;
+    const struct hk_operand *outputs;
+    struct hk_operand scratch; /* u8 [scratch bytes], 256-byte aligned; buffer NULL where the op asked for none */
+};
+
+/* What an op may ask of a GPU. */
+struct hk_limits {
+    uint64_t max_range;      /* bytes one binding may cover */
+    uint32_t offset_align;   /* a binding begins at a multiple of this (the backend sees to it; see hk_binding) */
+    uint32_t max_invocations, shared_memory, subgroup_size;
+    uint32_t max_groups;     /* per dimension; at least 65535 */
+    uint32_t processors;     /* rough number of compute units, at least 1 */
+    bool float16, storage16;
+};
+
+enum { HK_READ = 1, HK_WRITE = 2 };
+
+#define HK_MAX_BINDINGS 8
+#define HK_MAX_PUSH_BYTES 128
+#define HK_MAX_SPEC 12
+
+/* A range of a buffer bound to a shader, as `layout(set = 0, binding = i) buffer`. offset is a multiple of 4; the backend
+   rounds the binding down to what the device allows and adds the difference, in 4-byte words, to push word
+   `push_word` of the dispatch (so kernels index with a base that they read from there). */
+struct hk_binding {
+    struct hk_buffer *buffer;
+    uint64_t offset, bytes;
+    int access;    /* HK_READ | HK_WRITE */
+    int push_word; /* index of a uint in the push constants */
+};
+
+/* One kernel launch: shader (the file's name without .comp), specialization constants 0.., push constants, buffers, groups. */
+struct hk_dispatch {
+    const char *shader;
+    uint32_t spec[HK_MAX_SPEC];
+    int n_spec;
+    unsigned char push[HK_MAX_PUSH_BYTES];
+    uint32_t push_bytes;
+    struct hk_binding bindings[HK_MAX_BINDINGS];
+    int n_bindings;
+    uint32_t groups[3];
+    double flops, bytes; /* what it costs, for bounded submissions and traces; 0: the step's share */
+};
+
+/* Where an op's gpu function puts its launches. */
+struct hk_recorder {
+    const struct hk_limits *limits;
+    hk_status (*record)(struct hk_recorder *recorder, const struct hk_dispatch *dispatch);
+};
+
+/* What a backend is given to make a program of. The arrays are the caller's and live until program_create returns. */
+struct hk_plan {
+    const char *name;
+    const struct hk_step *steps;
+    int n_steps;
+};
+
+struct hk_backend_program; /* the backend's own */
+
+struct hk_device; /* starts with struct hk_device_base */
+
+struct hk_backend {
+    const char *name;
+    void (*close)(struct hk_device *device);
+    hk_status (*wait)(struct hk_device *device);
+    /* Zeroed memory, aligned to 256 bytes or more. */
+    hk_status (*buffer_create)(struct hk_device *device, uint64_t bytes, struct hk_buffer **buffer);
+    /* The device may still use it: freed when it does not. */
+    void (*buffer_destroy)(struct hk_device *device, struct hk_buffer *buffer);
+    /* Ordered after all work submitted before. data is free when the call returns. */
+    hk_status (*write)(struct hk_device *device, struct hk_buffer *buffer, uint64_t offset, const void *data, uint64_t bytes);
+    hk_status (*read)(struct hk_device *device, struct hk_buffer *buffer, uint64_t offset, void *data, uint64_t bytes);
+    /* Fills dispatches, barriers and submits of info. */
+    hk_status (*program_create)(struct hk_device *device, const struct hk_plan *plan, struct hk_program_info *info,
+                                struct hk_backend_program **program);
+    hk_status (*program_run)(struct hk_device *device, struct hk_backend_program *program);
+    void (*program_destroy)(struct hk_device *device, struct hk_backend_program *program);
+    void (*stats)(struct hk_device *device, struct hk_stats *stats);
+    hk_status (*write_trace)(struct hk_device *device, const char *path);
+};
+
+/* The part of a device that src/graph reads. */
+struct hk_device_base {
+    const struct hk_backend *backend;
+    struct hk_device_info info;
+    uint64_t memory_limit; /* 0: none */
+};
+
+/* Implemented by src/cpu and src/vulkan, called by src/graph/device.c alone. params->name has been read already. */
+hk_status hk_cpu_open(const struct hk_device_params *params, struct hk_device **device);
+void hk_cpu_describe(struct hk_device_info *info);
+hk_status hk_vulkan_open(const struct hk_device_params *params, int index, struct hk_device **device);
+/* As hk_device_list, Vulkan devices only; 0 of them where there is no loader or no driver. */
+hk_status hk_vulkan_list(struct hk_device_info *infos, int capacity, int *count);
+
+#endif

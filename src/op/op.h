@@ -1,0 +1,73 @@
+/* Ops: one const row each. A row is the whole truth about an op; nothing else in Hekla switches on which op it is. */
+#ifndef HK_OP_OP_H
+#define HK_OP_OP_H
+
+#include "graph/graph.h"
+
+struct cpu; /* cpu/cpu.h */
+
+typedef void hk_cpu_kernel(const struct hk_step *step, const struct cpu *cpu);
+
+/* CPU kernels are compiled once per instruction set (cpu/simd.h); a row lists all of them, and the device picks one. */
+enum hk_isa { HK_ISA_BASE, HK_ISA_AVX2, HK_ISA_AVX512, HK_ISA_COUNT };
+
+struct hk_cost {
+    double flops, bytes; /* bytes 0: each operand once */
+};
+
+/* What a backward rule sees and says. grads[i] is the gradient of output i (NULL: none arrives). The rule sets
+   results[i], the gradient of input i, NULL where there is none; needed[i] says whether anyone wants it. The values in
+   `call` may be recomputed copies (checkpointing): use them, not ones remembered elsewhere. */
+struct hk_backward {
+    struct hk_call *call;
+    struct hk_value *const *grads;
+    struct hk_value **results;
+    const bool *needed;
+};
+
+enum {
+    HK_OP_VIEW = 1,     /* no kernel: the output sees the input's memory */
+    HK_OP_IN_PLACE = 2, /* output 0 may take the memory of any input that is dense, of its size, and not needed after:
+                           element i of the output depends on element i of that input alone */
+    HK_OP_FIRST_IN_PLACE = 4, /* the same, for input 0 only */
+};
+
+struct hk_op {
+    const char *name;
+    int min_inputs, max_inputs, n_outputs; /* max_inputs -1: any number */
+    uint32_t flags;
+    uint32_t writes; /* bit i: input i is a tensor's leaf (or a view of it) that the op writes; such ops are never removed */
+    /* Checks inputs and attrs, describes outputs and call->scratch; on false it has marked the graph. */
+    bool (*infer)(struct hk_call *call);
+    void (*backward)(struct hk_backward *b);                          /* NULL: no gradient */
+    struct hk_cost (*cost)(const struct hk_step *step);               /* NULL: one flop per output element */
+    hk_cpu_kernel *cpu[HK_ISA_COUNT];
+    hk_status (*gpu)(const struct hk_step *step, struct hk_recorder *recorder);
+};
+
+/* In an op file: CPU_KERNEL(softmax) { ... step, cpu ... } above, `.cpu = CPU_KERNELS(softmax)` in the row. */
+#define HK_PASTE_(a, b) a##_##b
+#define HK_PASTE(a, b) HK_PASTE_(a, b)
+#if defined(HK_ISA_NAME) /* base, avx2 or avx512 */
+#define CPU_NAME(name) HK_PASTE(name, HK_ISA_NAME)
+#define CPU_KERNEL(name) \
+    void HK_PASTE(cpu_##name, HK_ISA_NAME)(const struct hk_step *step, const struct cpu *cpu); \
+    void HK_PASTE(cpu_##name, HK_ISA_NAME)(const struct hk_step *step, const struct cpu *cpu)
+#endif
+#if defined(__x86_64__)
+#define CPU_DECLARE(name) hk_cpu_kernel cpu_##name##_base, cpu_##name##_avx2, cpu_##name##_avx512
+#define CPU_KERNELS(name) {cpu_##name##_base, cpu_##name##_avx2, cpu_##name##_avx512}
+#else
+#define CPU_DECLARE(name) hk_cpu_kernel cpu_##name##_base
+#define CPU_KERNELS(name) {cpu_##name##_base}
+#endif
+
+#define HK_OP(name) extern const struct hk_op hk_op_##name;
+#include "op/ops.def"
+#undef HK_OP
+
+/* All rows, in the order of ops.def. */
+extern const struct hk_op *const hk_ops[];
+extern const int hk_ops_count;
+
+#endif
