@@ -6,6 +6,7 @@
 #include <hekla/tensor.h>
 
 struct hk_op;
+struct hk_program_info;
 
 /* Device memory. Backends extend it; host is where the CPU sees it, NULL where it does not. */
 struct hk_buffer {

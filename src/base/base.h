@@ -6,9 +6,9 @@
 #include <stdarg.h>
 
 #if defined(__GNUC__)
-#define HK_PRINTF(format, first) __attribute__((format(printf, format, first)))
+#define HK_PRINTF(text, first) __attribute__((format(printf, text, first)))
 #else
-#define HK_PRINTF(format, first)
+#define HK_PRINTF(text, first)
 #endif
 
 #define HK_LENGTH(array) (sizeof(array) / sizeof *(array))
@@ -17,7 +17,8 @@
 
 /* Sets the calling thread's message and returns status, so that `return hk_fail(...)` reads well. */
 hk_status hk_fail(hk_status status, const char *format, ...) HK_PRINTF(2, 3);
-void hk_log(enum hk_log_level level, const char *format, ...) HK_PRINTF(2, 3);
+/* To the log callback, if there is one. */
+void hk_remark(enum hk_log_level level, const char *format, ...) HK_PRINTF(2, 3);
 
 /* Memory that is freed all at once. Allocations are zeroed and aligned to 16 bytes; NULL when out of memory. */
 struct hk_arena {

@@ -1,0 +1,97 @@
+/* Whole files, atomic replacement, folders. */
+#include "base/base.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+hk_status hk_file_read(const char *path, char **data, size_t *bytes) {
+    char *buffer = NULL;
+    struct stat info;
+    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) return hk_fail(HK_ERROR_IO, "cannot open %s: %s", path, strerror(errno));
+    if (fstat(fd, &info)) goto fail;
+    if (S_ISDIR(info.st_mode)) {
+        errno = EISDIR;
+        goto fail;
+    }
+    /* what has no size (a pipe) is read until it ends */
+    size_t capacity = info.st_size > 0 ? (size_t)info.st_size : 65536, used = 0;
+    buffer = malloc(capacity + 1);
+    if (!buffer) goto fail;
+    for (;;) {
+        const ssize_t n = read(fd, buffer + used, capacity - used);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) goto fail;
+        if (n == 0) break;
+        used += (size_t)n;
+        if (used < capacity) continue;
+        char *grown = realloc(buffer, capacity * 2 + 1);
+        if (!grown) goto fail;
+        buffer = grown, capacity *= 2;
+    }
+    close(fd);
+    buffer[used] = 0;
+    *data = buffer, *bytes = used;
+    return HK_OK;
+fail:
+    hk_fail(errno == ENOMEM ? HK_ERROR_OUT_OF_MEMORY : HK_ERROR_IO, "cannot read %s: %s", path, strerror(errno));
+    free(buffer);
+    close(fd);
+    return hk_error_status();
+}
+
+static bool write_all(int fd, const char *data, size_t bytes) {
+    while (bytes) {
+        const ssize_t n = write(fd, data, bytes);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0) return false;
+        data += n, bytes -= (size_t)n;
+    }
+    return true;
+}
+
+hk_status hk_file_write(const char *path, const void *data, size_t bytes) {
+    char part[4096];
+    if ((size_t)snprintf(part, sizeof part, "%s.part", path) >= sizeof part)
+        return hk_fail(HK_ERROR_IO, "cannot write %.64s...: the name is too long", path);
+    const int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    if (fd < 0) return hk_fail(HK_ERROR_IO, "cannot write %s: %s", part, strerror(errno));
+    bool ok = write_all(fd, data, bytes) && fsync(fd) == 0;
+    const int error = errno;
+    ok = close(fd) == 0 && ok;
+    if (ok && rename(part, path) == 0) return HK_OK;
+    hk_fail(HK_ERROR_IO, "cannot write %s: %s", path, strerror(ok ? errno : error));
+    unlink(part);
+    return HK_ERROR_IO;
+}
+
+hk_status hk_folder_make(const char *path) {
+    char name[4096];
+    if ((size_t)snprintf(name, sizeof name, "%s", path) >= sizeof name)
+        return hk_fail(HK_ERROR_IO, "cannot make folder %.64s...: the name is too long", path);
+    for (char *p = name + 1; *p; p++) {
+        if (*p != '/') continue;
+        *p = 0;
+        if (mkdir(name, 0755) && errno != EEXIST) goto fail;
+        *p = '/';
+    }
+    if (mkdir(name, 0755) == 0) return HK_OK;
+    struct stat info;
+    if (errno == EEXIST && stat(name, &info) == 0 && S_ISDIR(info.st_mode)) return HK_OK;
+fail:
+    return hk_fail(HK_ERROR_IO, "cannot make folder %s: %s", path, strerror(errno));
+}
+
+bool hk_cache_folder(const char *dir, char *path, size_t bytes) {
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int n;
+    if (dir) n = *dir ? snprintf(path, bytes, "%s", dir) : -1;
+    else if (cache && *cache) n = snprintf(path, bytes, "%s/hekla", cache);
+    else if (home && *home) n = snprintf(path, bytes, "%s/.cache/hekla", home);
+    else n = -1;
+    return n > 0 && (size_t)n < bytes && hk_folder_make(path) == HK_OK;
+}

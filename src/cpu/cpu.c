@@ -1,0 +1,339 @@
+/* The CPU as a backend: its memory is the host's, a program is a list of kernel calls. */
+#include "cpu/cpu.h"
+#include "op/op.h"
+#include <cjson/cJSON.h>
+#include <hekla/graph.h>
+#include <pthread.h>
+#include <pthreadpool.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { MAX_THREADS = 256, MAX_EVENTS = 1 << 18 };
+
+struct event {
+    const char *name;
+    double begin, end; /* seconds */
+};
+
+struct device {
+    struct hk_device_base base;
+    struct cpu cpu;
+    enum hk_isa isa;
+    pthread_mutex_t mutex; /* around running and counting */
+    struct hk_stats stats;
+    bool profile;
+    struct event *events;
+    int n_events, events_capacity;
+};
+
+struct hk_backend_program {
+    struct hk_step *steps;
+    struct hk_operand *operands;
+    hk_cpu_kernel **kernels;
+    int n_steps;
+    struct hk_arena arena; /* attrs */
+};
+
+/* ---- Threads ---- */
+
+struct pieces {
+    void (*body)(void *, int64_t, int64_t);
+    void (*body_thread)(void *, int, int64_t, int64_t);
+    void *context;
+    int64_t count, grain;
+    _Atomic int64_t next; /* first element that no thread has taken */
+};
+
+static void run_piece(void *context, size_t i) {
+    const struct pieces *p = context;
+    const int64_t begin = (int64_t)i * p->grain;
+    p->body(p->context, begin, HK_MIN(begin + p->grain, p->count));
+}
+
+/* Item i of the pool is worker i, whichever thread runs it. */
+static void run_worker(void *context, size_t worker) {
+    struct pieces *p = context;
+    for (;;) {
+        const int64_t begin = atomic_fetch_add(&p->next, p->grain);
+        if (begin >= p->count) return;
+        p->body_thread(p->context, (int)worker, begin, HK_MIN(begin + p->grain, p->count));
+    }
+}
+
+void cpu_for(const struct cpu *cpu, int64_t count, int64_t grain, void (*body)(void *, int64_t, int64_t), void *context) {
+    struct pieces p = {.body = body, .context = context, .count = count, .grain = HK_MAX(grain, 1)};
+    if (count <= 0) return;
+    const size_t n = (size_t)((count + p.grain - 1) / p.grain);
+    if (n > 1 && cpu->threads > 1) pthreadpool_parallelize_1d(cpu->pool, run_piece, &p, n, 0);
+    else
+        for (size_t i = 0; i < n; i++) run_piece(&p, i);
+}
+
+void cpu_for_threads(const struct cpu *cpu, int64_t count, int64_t grain, void (*body)(void *, int, int64_t, int64_t),
+                     void *context) {
+    struct pieces p = {.body_thread = body, .context = context, .count = count, .grain = HK_MAX(grain, 1)};
+    if (count <= 0) return;
+    const int64_t n = (count + p.grain - 1) / p.grain;
+    if (n > 1 && cpu->threads > 1)
+        pthreadpool_parallelize_1d(cpu->pool, run_worker, &p, (size_t)HK_MIN(n, cpu->threads), 0);
+    else
+        run_worker(&p, 0);
+}
+
+/* ---- Memory ---- */
+
+static hk_status buffer_create(struct hk_device *d, uint64_t bytes, struct hk_buffer **out) {
+    struct device *device = (struct device *)d;
+    struct hk_buffer *buffer = calloc(1, sizeof *buffer);
+    if (!buffer) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
+    buffer->bytes = (bytes + 255) / 256 * 256 + 256; /* kernels may read a vector past the end */
+    if (posix_memalign(&buffer->host, 4096, (size_t)buffer->bytes)) {
+        free(buffer);
+        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory: need %llu more bytes", (unsigned long long)bytes);
+    }
+    memset(buffer->host, 0, (size_t)buffer->bytes);
+    pthread_mutex_lock(&device->mutex);
+    device->stats.allocations++;
+    device->stats.bytes += buffer->bytes;
+    device->stats.peak_bytes = HK_MAX(device->stats.peak_bytes, device->stats.bytes);
+    pthread_mutex_unlock(&device->mutex);
+    *out = buffer;
+    return HK_OK;
+}
+
+static void buffer_destroy(struct hk_device *d, struct hk_buffer *buffer) {
+    struct device *device = (struct device *)d;
+    pthread_mutex_lock(&device->mutex);
+    device->stats.bytes -= buffer->bytes;
+    pthread_mutex_unlock(&device->mutex);
+    free(buffer->host);
+    free(buffer);
+}
+
+static hk_status write_buffer(struct hk_device *d, struct hk_buffer *buffer, uint64_t offset, const void *data, uint64_t bytes) {
+    (void)d;
+    if (bytes) memcpy((char *)buffer->host + offset, data, (size_t)bytes);
+    return HK_OK;
+}
+
+static hk_status read_buffer(struct hk_device *d, struct hk_buffer *buffer, uint64_t offset, void *data, uint64_t bytes) {
+    (void)d;
+    if (bytes) memcpy(data, (const char *)buffer->host + offset, (size_t)bytes);
+    return HK_OK;
+}
+
+static hk_status wait_nothing(struct hk_device *d) {
+    (void)d;
+    return HK_OK;
+}
+
+/* ---- Programs ---- */
+
+static void program_destroy(struct hk_device *d, struct hk_backend_program *program) {
+    (void)d;
+    if (!program) return;
+    free(program->steps);
+    free(program->operands);
+    free(program->kernels);
+    free(program);
+}
+
+static hk_status program_create(struct hk_device *d, const struct hk_plan *plan, struct hk_program_info *info,
+                                struct hk_backend_program **out) {
+    struct device *device = (struct device *)d;
+    size_t n_operands = 0;
+    for (int i = 0; i < plan->n_steps; i++) n_operands += (size_t)(plan->steps[i].n_inputs + plan->steps[i].n_outputs);
+    struct hk_backend_program *program = calloc(1, sizeof *program);
+    if (!program) goto memory;
+    program->n_steps = plan->n_steps;
+    program->steps = calloc((size_t)plan->n_steps + 1, sizeof *program->steps);
+    program->kernels = calloc((size_t)plan->n_steps + 1, sizeof *program->kernels);
+    program->operands = calloc(n_operands + 1, sizeof *program->operands);
+    if (!program->steps || !program->kernels || !program->operands) goto memory;
+    struct hk_operand *operand = program->operands;
+    for (int i = 0; i < plan->n_steps; i++) {
+        struct hk_step *step = &program->steps[i];
+        *step = plan->steps[i];
+        program->kernels[i] = step->op->cpu[device->isa];
+        if (!program->kernels[i]) {
+            hk_fail(HK_ERROR_UNSUPPORTED, "%s has no CPU kernel", step->op->name);
+            program_destroy(d, program);
+            return HK_ERROR_UNSUPPORTED;
+        }
+        memcpy(operand, step->inputs, (size_t)step->n_inputs * sizeof *operand);
+        step->inputs = operand, operand += step->n_inputs;
+        memcpy(operand, plan->steps[i].outputs, (size_t)step->n_outputs * sizeof *operand);
+        step->outputs = operand, operand += step->n_outputs;
+    }
+    info->dispatches = plan->n_steps;
+    info->barriers = 0;
+    info->submits = 0;
+    *out = program;
+    return HK_OK;
+memory:
+    program_destroy(d, program);
+    return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory while compiling %s", plan->name);
+}
+
+static void note_event(struct device *device, const char *name, double begin) {
+    if (device->n_events >= MAX_EVENTS ||
+        !hk_grow(&device->events, &device->events_capacity, device->n_events + 1, sizeof *device->events))
+        return;
+    device->events[device->n_events++] = (struct event){name, begin, hk_seconds()};
+}
+
+static hk_status program_run(struct hk_device *d, struct hk_backend_program *program) {
+    struct device *device = (struct device *)d;
+    pthread_mutex_lock(&device->mutex);
+    for (int i = 0; i < program->n_steps; i++) {
+        const double begin = device->profile ? hk_seconds() : 0;
+        program->kernels[i](&program->steps[i], &device->cpu);
+        if (device->profile) note_event(device, program->steps[i].op->name, begin);
+    }
+    device->stats.runs++;
+    device->stats.dispatches += (uint64_t)program->n_steps;
+    pthread_mutex_unlock(&device->mutex);
+    return HK_OK;
+}
+
+static void get_stats(struct hk_device *d, struct hk_stats *stats) {
+    struct device *device = (struct device *)d;
+    pthread_mutex_lock(&device->mutex);
+    *stats = device->stats;
+    pthread_mutex_unlock(&device->mutex);
+}
+
+static hk_status write_trace(struct hk_device *d, const char *path) {
+    struct device *device = (struct device *)d;
+    if (!device->profile)
+        return hk_fail(HK_ERROR_INVALID, "no trace: the device was opened without profile");
+    pthread_mutex_lock(&device->mutex);
+    cJSON *trace = cJSON_CreateObject(), *events = cJSON_AddArrayToObject(trace, "traceEvents");
+    for (int i = 0; events && i < device->n_events; i++) {
+        cJSON *e = cJSON_CreateObject();
+        cJSON_AddStringToObject(e, "name", device->events[i].name);
+        cJSON_AddStringToObject(e, "ph", "X");
+        cJSON_AddNumberToObject(e, "ts", device->events[i].begin * 1e6);
+        cJSON_AddNumberToObject(e, "dur", (device->events[i].end - device->events[i].begin) * 1e6);
+        cJSON_AddNumberToObject(e, "pid", 1);
+        cJSON_AddNumberToObject(e, "tid", 1);
+        cJSON_AddItemToArray(events, e);
+    }
+    char *text = events ? cJSON_PrintUnformatted(trace) : NULL;
+    pthread_mutex_unlock(&device->mutex);
+    cJSON_Delete(trace);
+    if (!text) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory for the trace");
+    const hk_status status = hk_file_write(path, text, strlen(text));
+    cJSON_free(text);
+    return status;
+}
+
+/* ---- The device ---- */
+
+static void device_close(struct hk_device *d) {
+    struct device *device = (struct device *)d;
+    if (device->cpu.pool) pthreadpool_destroy(device->cpu.pool);
+    free(device->cpu.workspace);
+    free(device->events);
+    pthread_mutex_destroy(&device->mutex);
+    free(device);
+}
+
+static const struct hk_backend cpu_backend = {
+    .name = "cpu",
+    .close = device_close,
+    .wait = wait_nothing,
+    .buffer_create = buffer_create,
+    .buffer_destroy = buffer_destroy,
+    .write = write_buffer,
+    .read = read_buffer,
+    .program_create = program_create,
+    .program_run = program_run,
+    .program_destroy = program_destroy,
+    .stats = get_stats,
+    .write_trace = write_trace,
+};
+
+/* The best instruction set that the processor has, or the one that HEKLA_ISA names if it is no better. */
+static enum hk_isa find_isa(void) {
+    enum hk_isa best = HK_ISA_BASE;
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = HK_ISA_AVX2;
+    if (best == HK_ISA_AVX2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        best = HK_ISA_AVX512;
+#endif
+    const char *wanted = getenv("HEKLA_ISA");
+    if (wanted && !strcmp(wanted, "base")) return HK_ISA_BASE;
+    if (wanted && !strcmp(wanted, "avx2")) return HK_MIN(best, HK_ISA_AVX2);
+    return best;
+}
+
+static void read_processor_name(char *name, size_t bytes) {
+    snprintf(name, bytes, "CPU");
+    FILE *f = fopen("/proc/cpuinfo", "re");
+    if (!f) return;
+    char line[512];
+    while (fgets(line, sizeof line, f)) {
+        const char *colon = strchr(line, ':');
+        if (strncmp(line, "model name", 10) || !colon) continue;
+        line[strcspn(line, "\n")] = 0;
+        snprintf(name, bytes, "%s", colon + 2);
+        break;
+    }
+    fclose(f);
+}
+
+static uint64_t available_memory(uint64_t otherwise) {
+    FILE *f = fopen("/proc/meminfo", "re");
+    if (!f) return otherwise;
+    char line[256];
+    unsigned long long kib = otherwise / 1024;
+    while (fgets(line, sizeof line, f))
+        if (sscanf(line, "MemAvailable: %llu", &kib) == 1) break;
+    fclose(f);
+    return kib * 1024;
+}
+
+void hk_cpu_describe(struct hk_device_info *info) {
+    static const char *const isas[] = {[HK_ISA_BASE] = "base", [HK_ISA_AVX2] = "avx2", [HK_ISA_AVX512] = "avx512"};
+    *info = (struct hk_device_info){.kind = HK_DEVICE_CPU, .unified_memory = true};
+    read_processor_name(info->name, sizeof info->name);
+    snprintf(info->driver, sizeof info->driver, "%s", isas[find_isa()]);
+    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE), processors = sysconf(_SC_NPROCESSORS_ONLN);
+    info->memory_total = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
+    info->memory_free = available_memory(info->memory_total);
+    info->max_binding = info->max_buffer = UINT64_MAX / 2;
+    info->threads = (int)HK_MIN(HK_MAX(processors, 1), MAX_THREADS);
+    const uint64_t id = hk_hash(info->driver, strlen(info->driver), hk_hash(info->name, strlen(info->name), 0));
+    memcpy(info->uuid, &id, sizeof id);
+}
+
+hk_status hk_cpu_open(const struct hk_device_params *params, struct hk_device **out) {
+    if (params->threads < 0 || params->threads > MAX_THREADS)
+        return hk_fail(HK_ERROR_INVALID, "threads is %d: must be 0 to %d", params->threads, MAX_THREADS);
+    if (params->validate) return hk_fail(HK_ERROR_UNSUPPORTED, "validate: the CPU has no validation layer");
+    struct device *device = calloc(1, sizeof *device);
+    if (!device) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
+    pthread_mutex_init(&device->mutex, NULL);
+    device->base.backend = &cpu_backend;
+    device->base.memory_limit = params->memory_limit;
+    hk_cpu_describe(&device->base.info);
+    if (params->threads) device->base.info.threads = params->threads;
+    device->isa = find_isa();
+    device->profile = params->profile;
+    device->cpu.threads = device->base.info.threads;
+    device->cpu.workspace_bytes = CPU_WORKSPACE_BYTES;
+    device->cpu.pool = pthreadpool_create((size_t)device->cpu.threads);
+    if (!device->cpu.pool ||
+        posix_memalign(&device->cpu.workspace, 4096, (size_t)device->cpu.threads * CPU_WORKSPACE_BYTES)) {
+        device->cpu.workspace = NULL;
+        device_close((struct hk_device *)device);
+        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory for %d threads", params->threads);
+    }
+    *out = (struct hk_device *)device;
+    return HK_OK;
+}
