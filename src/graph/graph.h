@@ -36,6 +36,7 @@ struct hk_value {
     struct hk_storage *storage;  /* leaf: the tensor's memory, retained by the graph ... */
     uint64_t storage_offset;     /* ... and the tensor's first byte there */
     int64_t extent;              /* root: elements of memory it needs */
+    bool kept;                   /* marked by hk_checkpoint */
     int id;                      /* in creation order */
 };
 
@@ -52,6 +53,24 @@ struct hk_call {
     int index;        /* in the graph's list */
     int segment;      /* checkpoint segment */
 };
+
+struct hk_graph {
+    struct hk_arena arena;
+    hk_status status;   /* of the first op that was given something wrong ... */
+    char message[1024]; /* ... and what was said */
+    struct hk_call **calls;
+    int n_calls, calls_capacity;
+    struct hk_value **leaves;
+    int n_leaves, leaves_capacity;
+    int n_values;
+    int segment;        /* the one that new calls belong to */
+    uint32_t streams;
+};
+
+/* Appends a copy of a call with other inputs; outputs that are views see memory(root) instead of the root. For recomputing
+   what checkpointing dropped. NULL with the graph marked when out of memory. */
+struct hk_call *hk_graph_repeat(const struct hk_call *call, struct hk_value *(*other)(void *context, struct hk_value *value),
+                                void *context);
 
 /* Everything below is for op files. */
 

@@ -30,6 +30,8 @@ enum {
     HK_OP_IN_PLACE = 2, /* output 0 may take the memory of any input that is dense, of its size, and not needed after:
                            element i of the output depends on element i of that input alone */
     HK_OP_FIRST_IN_PLACE = 4, /* the same, for input 0 only */
+    HK_OP_STORE = 8,          /* the kernel copies input 1 to the tensor input 0: left out where input 1 can be computed
+                                 right there */
 };
 
 struct hk_op {
@@ -40,6 +42,9 @@ struct hk_op {
     /* Checks inputs and attrs, describes outputs and call->scratch; on false it has marked the graph. */
     bool (*infer)(struct hk_call *call);
     void (*backward)(struct hk_backward *b);                          /* NULL: no gradient */
+    /* Several gradients of one value, grads[which] made by this op, that are to be added: their sum in fewer passes over
+       memory, or NULL where there is none. NULL: they are added one by one. */
+    struct hk_value *(*merge)(struct hk_value *const *grads, int count, int which);
     struct hk_cost (*cost)(const struct hk_step *step);               /* NULL: one flop per output element */
     hk_cpu_kernel *cpu[HK_ISA_COUNT];
     hk_status (*gpu)(const struct hk_step *step, struct hk_recorder *recorder);
