@@ -21,7 +21,7 @@ typedef float vf_unaligned __attribute__((vector_size(VW * 4), aligned(4), may_a
 
 static inline vf v_load(const float *p) { return *(const vf_unaligned *)p; }
 static inline void v_store(float *p, vf x) { *(vf_unaligned *)p = x; }
-static inline vf v_set(float x) { return (vf){0} + x; }
+static inline vf v_set(float x) { return x - (vf){0}; } /* x - 0 is x, also for -0: one broadcast, no addition */
 /* The first n < VW elements, the rest filled. */
 static inline vf v_load_part(const float *p, int64_t n, float fill) {
     vf x = v_set(fill);
