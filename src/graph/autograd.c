@@ -1,0 +1,193 @@
+/* Gradients: reverse-mode differentiation that turns a graph into a longer graph, and checkpointing, which repeats a part of
+   the forward ops where the backward ops need them. */
+#include "graph/graph.h"
+#include "op/op.h"
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- Two views that mean something to gradients alone ---- */
+
+static const struct hk_op stop_gradient_op = {
+    .name = "stop_gradient", .min_inputs = 1, .max_inputs = 1, .n_outputs = 1, .flags = HK_OP_VIEW};
+
+struct hk_value *hk_stop_gradient(struct hk_value *x) {
+    if (!x) return NULL;
+    return hk_call_view(&stop_gradient_op, x, x->rank, x->shape, x->stride, 0, NULL, 0);
+}
+
+struct hk_value *hk_checkpoint(struct hk_value *value) {
+    if (!value) return NULL;
+    value->kept = true;
+    value->graph->segment++;
+    return value;
+}
+
+/* ---- The pass ---- */
+
+/* The gradients that have arrived at one value and are not added yet. */
+struct arrivals {
+    struct hk_value **grads;
+    int count, capacity;
+};
+
+struct pass {
+    struct hk_graph *graph;
+    int n_values, n_calls;      /* of the forward graph: what the pass adds comes after */
+    struct arrivals *arrivals;  /* by value id */
+    bool *depends;              /* by value id: on any of wrt */
+    struct hk_call **repeated;  /* by call index: the call that computes the same again, or NULL */
+    int last_segment;           /* is not repeated */
+};
+
+static bool receive(struct pass *p, struct hk_value *value, struct hk_value *grad) {
+    struct arrivals *a = &p->arrivals[value->id];
+    if (!hk_grow(&a->grads, &a->capacity, a->count + 1, sizeof *a->grads)) {
+        hk_graph_fail(p->graph, HK_ERROR_OUT_OF_MEMORY, "out of host memory while differentiating");
+        return false;
+    }
+    a->grads[a->count++] = grad;
+    return true;
+}
+
+/* The sum of what arrived, NULL where nothing did. */
+static struct hk_value *total(struct pass *p, const struct hk_value *value) {
+    struct arrivals *a = &p->arrivals[value->id];
+    if (a->count == 0) return NULL;
+    if (a->count > 1) {
+        struct hk_value *sum = NULL;
+        for (int i = 0; i < a->count && !sum; i++) {
+            const struct hk_call *maker = a->grads[i] ? a->grads[i]->call : NULL;
+            if (maker && maker->op->merge) sum = maker->op->merge(a->grads, a->count, i);
+        }
+        for (int i = 0; !sum && i < a->count; i++) a->grads[0] = i ? hk_add(a->grads[0], a->grads[i]) : a->grads[0];
+        a->grads[0] = sum ? sum : a->grads[0];
+        a->count = 1;
+    }
+    return a->grads[0];
+}
+
+/* depends[] and the ops' order make one sweep enough. */
+static void find_dependents(struct pass *p) {
+    for (int i = 0; i < p->n_calls; i++) {
+        const struct hk_call *call = p->graph->calls[i];
+        bool any = false;
+        if (call->op == &stop_gradient_op) continue;
+        for (int k = 0; k < call->n_inputs; k++) any |= p->depends[call->inputs[k]->id];
+        for (int k = 0; any && k < call->n_outputs; k++) p->depends[call->outputs[k]->id] = true;
+    }
+}
+
+/* ---- Checkpointing: segment s is all calls made between the marks s - 1 and s ---- */
+
+static struct hk_value *repeated_value(void *context, struct hk_value *value) {
+    struct pass *p = context;
+    const struct hk_call *call = value->call;
+    if (value->kept || !call || call->index >= p->n_calls || !p->repeated[call->index]) return value;
+    return p->repeated[call->index]->outputs[value->output];
+}
+
+/* Repeats a segment's calls; those that turn out not to be needed are removed when the graph is compiled. */
+static void repeat_segment(struct pass *p, int segment) {
+    for (int i = 0; i < p->n_calls; i++) {
+        struct hk_call *call = p->graph->calls[i];
+        if (call->segment != segment || call->op->writes) continue;
+        p->repeated[i] = hk_graph_repeat(call, repeated_value, p);
+        if (!p->repeated[i]) return;
+    }
+}
+
+static struct hk_call *call_for_backward(struct pass *p, struct hk_call *call) {
+    if (call->segment >= p->last_segment) return call;
+    if (!p->repeated[call->index]) repeat_segment(p, call->segment);
+    return p->repeated[call->index] ? p->repeated[call->index] : call;
+}
+
+/* ---- One call ---- */
+
+static bool differentiate_call(struct pass *p, struct hk_call *call) {
+    struct hk_value *grads[8] = {0}, *few_results[16] = {0}, **results = few_results;
+    bool few_needed[16], *needed = few_needed, any_grad = false, any_needed = false, ok = false;
+    if (call->n_inputs > 16) {
+        results = calloc((size_t)call->n_inputs, sizeof *results);
+        needed = calloc((size_t)call->n_inputs, sizeof *needed);
+        if (!results || !needed) {
+            hk_graph_fail(p->graph, HK_ERROR_OUT_OF_MEMORY, "out of host memory while differentiating");
+            goto done;
+        }
+    }
+    for (int i = 0; i < call->n_outputs; i++) any_grad |= p->arrivals[call->outputs[i]->id].count > 0;
+    for (int i = 0; i < call->n_inputs; i++) any_needed |= needed[i] = p->depends[call->inputs[i]->id];
+    ok = true;
+    if (!any_grad || !any_needed || call->op == &stop_gradient_op) goto done;
+    ok = false;
+    if (!call->op->backward) {
+        hk_graph_fail(p->graph, HK_ERROR_INVALID, "hk_gradients: the loss depends on a parameter through %s, which has no gradient",
+                      call->op->name);
+        goto done;
+    }
+    for (int i = 0; i < call->n_outputs; i++) grads[i] = total(p, call->outputs[i]);
+    struct hk_backward b = {.call = call_for_backward(p, call), .grads = grads, .results = results, .needed = needed};
+    call->op->backward(&b);
+    for (int i = 0; i < call->n_inputs; i++) {
+        if (!results[i] || !needed[i]) continue;
+        if (!hk_same_shape(results[i], call->inputs[i])) {
+            hk_graph_fail(p->graph, HK_ERROR_INTERNAL, "the gradient of %s's input %d is %s, not %s", call->op->name, i,
+                          hk_shape_text(results[i]), hk_shape_text(call->inputs[i]));
+            goto done;
+        }
+        if (!receive(p, call->inputs[i], results[i])) goto done;
+    }
+    ok = p->graph->status == HK_OK;
+done:
+    if (results != few_results) free(results);
+    if (needed != few_needed) free(needed);
+    return ok;
+}
+
+static void free_pass(struct pass *p) {
+    for (int i = 0; p->arrivals && i < p->n_values; i++) free(p->arrivals[i].grads);
+    free(p->arrivals);
+    free(p->depends);
+    free(p->repeated);
+}
+
+static struct hk_value *zeros_like(struct hk_value *value) {
+    return hk_fill(value->graph, value->dtype, hk_value_shape(value), 0);
+}
+
+hk_status hk_gradients(struct hk_value *loss, struct hk_value *const *wrt, int count, struct hk_value **grads) {
+    for (int i = 0; i < count; i++) grads[i] = NULL;
+    struct hk_graph *graph = hk_graph_of(&loss, 1);
+    if (!graph || (count && !hk_graph_of(wrt, count)) || graph->status) {
+        if (graph) return hk_graph_status(graph);
+        return hk_error_status() ? hk_error_status() : hk_fail(HK_ERROR_INVALID, "hk_gradients: the loss is NULL");
+    }
+    if (loss->dtype != HK_F32 || hk_elements(loss) != 1) {
+        hk_graph_fail(graph, HK_ERROR_INVALID, "hk_gradients: the loss must be one f32 number, but is %s %s",
+                      hk_dtype_name(loss->dtype), hk_shape_text(loss));
+        return hk_graph_status(graph);
+    }
+    struct pass p = {.graph = graph, .n_values = graph->n_values, .n_calls = graph->n_calls};
+    p.arrivals = calloc((size_t)p.n_values, sizeof *p.arrivals);
+    p.depends = calloc((size_t)p.n_values, sizeof *p.depends);
+    p.repeated = calloc((size_t)p.n_calls + 1, sizeof *p.repeated);
+    p.last_segment = graph->segment;
+    if (!p.arrivals || !p.depends || !p.repeated) {
+        hk_graph_fail(graph, HK_ERROR_OUT_OF_MEMORY, "out of host memory while differentiating");
+        goto done;
+    }
+    for (int i = 0; i < count; i++) p.depends[wrt[i]->id] = true;
+    find_dependents(&p);
+    if (p.depends[loss->id]) {
+        if (!receive(&p, loss, hk_fill(graph, HK_F32, hk_value_shape(loss), 1))) goto done;
+        for (int i = loss->call ? loss->call->index : -1; i >= 0; i--)
+            if (!differentiate_call(&p, graph->calls[i])) goto done;
+    }
+    for (int i = 0; i < count; i++) {
+        grads[i] = total(&p, wrt[i]);
+        if (!grads[i]) grads[i] = zeros_like(wrt[i]);
+    }
+done:
+    free_pass(&p);
+    return graph->status ? hk_graph_status(graph) : HK_OK;
+}

@@ -1,0 +1,219 @@
+/* Devices: finding, choosing, opening and measuring them. */
+#include "backend.h"
+#include <cjson/cJSON.h>
+#include <ctype.h>
+#include <hekla/graph.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct hk_device_base *base_of(struct hk_device *device) { return (struct hk_device_base *)device; }
+
+hk_status hk_device_list(struct hk_device_info *infos, int capacity, int *count) {
+    if (!count || capacity < 0 || (capacity && !infos)) return hk_fail(HK_ERROR_INVALID, "hk_device_list: an argument is NULL");
+    const hk_status status = hk_vulkan_list(infos, capacity, count);
+    if (status) return status;
+    if (*count < capacity) hk_cpu_describe(&infos[*count]);
+    ++*count;
+    return HK_OK;
+}
+
+void hk_device_destroy(struct hk_device **device) {
+    if (!device || !*device) return;
+    base_of(*device)->backend->close(*device);
+    *device = NULL;
+}
+
+const struct hk_device_info *hk_device_get_info(const struct hk_device *device) {
+    return &((const struct hk_device_base *)device)->info;
+}
+
+hk_status hk_device_wait(struct hk_device *device) { return base_of(device)->backend->wait(device); }
+void hk_device_get_stats(struct hk_device *device, struct hk_stats *stats) { base_of(device)->backend->stats(device, stats); }
+
+hk_status hk_device_write_trace(struct hk_device *device, const char *path) {
+    return base_of(device)->backend->write_trace(device, path);
+}
+
+/* ---- Measuring ---- */
+
+/* Seconds of the fastest of a few runs; negative on failure. */
+static double time_program(struct hk_device *device, struct hk_program *program) {
+    double best = 1e30, spent = 0;
+    for (int i = 0; i < 8 && (i < 2 || spent < 0.2); i++) {
+        const double begin = hk_seconds();
+        if (hk_program_run(program) || hk_device_wait(device)) return -1;
+        const double seconds = hk_seconds() - begin;
+        spent += seconds;
+        best = HK_MIN(best, seconds);
+    }
+    return best;
+}
+
+/* Runs y = f(x) on tensors of the given shape; the seconds it takes, or negative. */
+static double time_op(struct hk_device *device, struct hk_shape shape, struct hk_value *(*f)(struct hk_value *x)) {
+    double seconds = -1;
+    struct hk_tensor *x = hk_tensor_create(device, HK_F32, shape), *y = hk_tensor_create(device, HK_F32, shape);
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_program *program = NULL;
+    if (x && y && graph) {
+        hk_store(y, f(hk_leaf(graph, x)));
+        program = hk_compile(device, graph, &(struct hk_compile_params){.name = "a measurement"});
+        if (program) seconds = time_program(device, program);
+    }
+    hk_program_destroy(&program);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&x);
+    hk_tensor_destroy(&y);
+    return seconds;
+}
+
+static struct hk_value *product(struct hk_value *x) { return hk_matmul(x, x); }
+static struct hk_value *sweep(struct hk_value *x) { return hk_affine(x, 0.5f, 1); }
+
+hk_status hk_device_measure(struct hk_device *device, double *gflops, double *gbps) {
+    const struct hk_device_info *info = hk_device_get_info(device);
+    const int64_t n = info->kind == HK_DEVICE_CPU || info->software ? 512 : 1024, sweep_elements = (int64_t)16 << 20;
+    const double multiply = time_op(device, HK_SHAPE(n, n), product);
+    const double move = multiply < 0 ? -1 : time_op(device, HK_SHAPE(sweep_elements), sweep);
+    if (move < 0) return hk_error_status();
+    *gflops = 2e-9 * (double)n * (double)n * (double)n / multiply;
+    *gbps = 8e-9 * (double)sweep_elements / move;
+    return HK_OK;
+}
+
+/* ---- Choosing ---- */
+
+static void uuid_text(const struct hk_device_info *info, char text[33]) {
+    for (int i = 0; i < 16; i++) snprintf(text + 2 * i, 3, "%02x", info->uuid[i]);
+}
+
+/* gflops from the cache of measurements; negative where it is not there. */
+static double cached_gflops(const cJSON *cache, const struct hk_device_info *info) {
+    char uuid[33];
+    uuid_text(info, uuid);
+    const cJSON *number = cJSON_GetObjectItemCaseSensitive(cache, uuid);
+    return cJSON_IsNumber(number) ? number->valuedouble : -1;
+}
+
+static cJSON *read_cache(const char *path) {
+    char *text;
+    size_t bytes;
+    if (!path || hk_file_read(path, &text, &bytes)) return NULL;
+    cJSON *cache = cJSON_ParseWithLength(text, bytes);
+    free(text);
+    return cache;
+}
+
+static void write_cache(const char *path, const cJSON *cache) {
+    char *text = cJSON_Print(cache);
+    if (text && path) hk_file_write(path, text, strlen(text));
+    cJSON_free(text);
+}
+
+static hk_status open_one(const struct hk_device_params *params, const struct hk_device_info *info, struct hk_device **device) {
+    if (info->kind == HK_DEVICE_VULKAN) return hk_vulkan_open(params, info->index, device);
+    return hk_cpu_open(params, device);
+}
+
+/* Measures a device that the cache does not know, and adds it. Negative where it cannot be opened. */
+static double gflops_of(const struct hk_device_params *params, const struct hk_device_info *info, cJSON *cache, bool *changed) {
+    double gflops = cached_gflops(cache, info), gbps;
+    struct hk_device *device;
+    if (gflops >= 0) return gflops;
+    if (open_one(params, info, &device)) return -1;
+    if (hk_device_measure(device, &gflops, &gbps)) gflops = -1;
+    hk_device_destroy(&device);
+    char uuid[33];
+    uuid_text(info, uuid);
+    if (gflops >= 0) *changed |= cJSON_AddNumberToObject(cache, uuid, gflops) != NULL;
+    return gflops;
+}
+
+/* The fastest by the measurement. A software Vulkan driver runs on the very processor that the CPU device uses, through one
+   more layer, and is never taken. */
+static int choose(const struct hk_device_params *params, const struct hk_device_info *infos, int count) {
+    char folder[4096], path[4200], *cache_path = NULL;
+    if (hk_cache_folder(params->cache_dir, folder, sizeof folder)) {
+        snprintf(path, sizeof path, "%s/measurements.json", folder);
+        cache_path = path;
+    }
+    int best = count - 1, candidates = 0;
+    for (int i = 0; i < count; i++) candidates += infos[i].kind == HK_DEVICE_VULKAN && !infos[i].software;
+    if (!candidates) return best;
+    cJSON *cache = read_cache(cache_path);
+    if (!cJSON_IsObject(cache)) {
+        cJSON_Delete(cache);
+        cache = cJSON_CreateObject();
+    }
+    bool changed = false;
+    double best_gflops = -1;
+    for (int i = count - 1; i >= 0; i--) {
+        if (infos[i].software) continue;
+        const double gflops = gflops_of(params, &infos[i], cache, &changed);
+        hk_remark(HK_LOG_INFO, "%s: %.0f GFLOP/s in f32", infos[i].name, gflops);
+        if (gflops > best_gflops) best = i, best_gflops = gflops;
+    }
+    if (changed) write_cache(cache_path, cache);
+    cJSON_Delete(cache);
+    return best;
+}
+
+/* ---- Opening by name ---- */
+
+static bool contains(const char *text, const char *part) {
+    for (; *text; text++) {
+        size_t i = 0;
+        while (part[i] && tolower((unsigned char)text[i]) == tolower((unsigned char)part[i])) i++;
+        if (!part[i]) return true;
+    }
+    return !*part;
+}
+
+static hk_status no_such_device(const char *name, const struct hk_device_info *infos, int count) {
+    char list[768] = "";
+    size_t n = 0;
+    for (int i = 0; i < count && n < sizeof list - 1; i++) {
+        const bool cpu = infos[i].kind == HK_DEVICE_CPU;
+        char id[32] = "cpu";
+        if (!cpu) snprintf(id, sizeof id, "vulkan:%d", infos[i].index);
+        n += (size_t)snprintf(list + n, sizeof list - n, "%s%s (%s)", i ? ", " : "", id, infos[i].name);
+    }
+    return hk_fail(HK_ERROR_NO_DEVICE, "no device \"%s\"; there are: %s", name, list);
+}
+
+/* The entry that the name means; -1 where none. */
+static int find_device(const struct hk_device_params *params, const char *name, const struct hk_device_info *infos, int count) {
+    if (!strcmp(name, "auto")) return choose(params, infos, count);
+    if (!strcmp(name, "cpu")) return count - 1;
+    if (!strcmp(name, "vulkan")) return count > 1 ? 0 : -1;
+    if (strncmp(name, "vulkan:", 7) || !name[7]) return -1;
+    char *end;
+    const long index = strtol(name + 7, &end, 10);
+    if (!*end) return index >= 0 && index < count - 1 ? (int)index : -1;
+    for (int i = 0; i + 1 < count; i++)
+        if (contains(infos[i].name, name + 7)) return i;
+    return -1;
+}
+
+struct hk_device *hk_device_open(const struct hk_device_params *params) {
+    static const struct hk_device_params defaults = {0};
+    if (!params) params = &defaults;
+    const char *name = params->name ? params->name : "auto";
+    struct hk_device *device = NULL;
+    struct hk_device_info *infos = NULL;
+    int count = 0, capacity;
+    if (!strcmp(name, "cpu")) return hk_cpu_open(params, &device) ? NULL : device;
+    if (hk_device_list(NULL, 0, &count)) return NULL;
+    capacity = count;
+    infos = calloc((size_t)capacity, sizeof *infos);
+    if (!infos) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory"), NULL;
+    if (hk_device_list(infos, capacity, &count)) goto done;
+    count = HK_MIN(count, capacity);
+    const int i = find_device(params, name, infos, count);
+    if (i < 0) no_such_device(name, infos, count);
+    else if (open_one(params, &infos[i], &device)) device = NULL;
+done:
+    free(infos);
+    return device;
+}

@@ -1,0 +1,45 @@
+/* From a graph to steps whose memory is decided. */
+#ifndef HK_GRAPH_PLAN_H
+#define HK_GRAPH_PLAN_H
+
+#include "graph/graph.h"
+
+/* Something that needs memory from step `first` to step `last`; place() sets block and offset. */
+struct hk_lifetime {
+    uint64_t bytes; /* rounded up by place() */
+    int first, last;
+    int block;
+    uint64_t offset;
+};
+
+enum { HK_MEMORY_ALIGN = 256, HK_MAX_BLOCKS = 64 };
+
+/* Gives each lifetime a place in one of a few blocks of at most max_block bytes, such that no two that live at once overlap:
+   largest first, each into the smallest gap that holds it. Sets the blocks' sizes and *n_blocks. HK_ERROR_OUT_OF_MEMORY where
+   one lifetime is larger than max_block. */
+hk_status hk_place(struct hk_lifetime *lifetimes, int count, uint64_t max_block, uint64_t blocks[HK_MAX_BLOCKS], int *n_blocks);
+
+/* A memory that a root value has in the program: a part of the arena, or of a tensor. */
+struct hk_memory {
+    struct hk_storage *storage; /* of the tensor; NULL: the arena, at lifetime's place */
+    uint64_t offset;            /* in the storage, bytes */
+    struct hk_lifetime lifetime;
+};
+
+/* What the graph comes to: the calls that run, in order, and the memory of each root. Freed by hk_layout_free. */
+struct hk_layout {
+    struct hk_call **calls;
+    int n_calls;
+    struct hk_memory *memories; /* those of roots, then the scratch of each call that has some */
+    int n_memories;
+    int *memory_of;  /* by value id (of roots): index into memories, -1 where none */
+    int *scratch_of; /* by call position: index into memories, -1 where none */
+    uint64_t blocks[HK_MAX_BLOCKS];
+    int n_blocks;
+    uint64_t value_bytes; /* without using any memory twice */
+};
+
+hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, struct hk_layout *layout);
+void hk_layout_free(struct hk_layout *layout);
+
+#endif
