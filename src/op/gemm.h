@@ -1,0 +1,65 @@
+/* Single-precision matrix products for CPU kernels, on the thread that calls: packing, the register tile, and a blocked
+   product made of both (Goto and van de Geijn, 2008; Van Zee and van de Geijn, 2015). */
+#ifndef HK_OP_GEMM_H
+#define HK_OP_GEMM_H
+
+#include "cpu/simd.h"
+#include "op/op.h"
+
+/* The register tile: GEMM_ROWS x GEMM_COLUMNS sums stay in registers. */
+#define GEMM_COLUMNS (2 * VW)
+#if VW == 16
+#define GEMM_ROWS 14
+#elif VW == 8
+#define GEMM_ROWS 6
+#else
+#define GEMM_ROWS 4
+#endif
+
+/* Blocks of the product: a strip of A (GEMM_ROWS x GEMM_DEPTH) stays in the first cache, a block of B (GEMM_DEPTH x
+   GEMM_WIDTH) in the second. */
+#define GEMM_DEPTH 384
+#define GEMM_WIDTH (VW == 16 ? 384 : 256)
+
+/* What packing may write past its end: a strip is stored by VW whole vectors at a time. (It also reads up to a vector past
+   the source's end, for which CPU buffers have room.) */
+#define GEMM_SLACK (VW * GEMM_COLUMNS)
+
+/* Floats that gemm_block needs as its workspace. */
+#define GEMM_WORKSPACE (GEMM_DEPTH * (GEMM_WIDTH + GEMM_COLUMNS + GEMM_ROWS) + 2 * GEMM_SLACK)
+
+/* C [m, n] = A [m, k] B [k, n] + bias [n] (NULL: none). Strides in elements; C's rows are dense. */
+struct gemm {
+    int64_t m, n, k;
+    const float *a, *b, *bias;
+    int64_t a_row, a_column, b_row, b_column;
+    float *c;
+    int64_t c_row;
+};
+
+/* Packs a strip of `width` (<= GEMM_COLUMNS) vectors of length k, element (i, p) at source[i * outer + p * inner], as
+   target[p * pitch + i]; pitch >= width, and what lies between is undefined. outer or inner is 1. Writes up to GEMM_SLACK
+   floats past k * pitch. */
+void CPU_NAME(gemm_pack)(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
+                         int64_t inner);
+
+/* How many vectors wide a strip of B with this many columns is packed: its pitch is that times VW. */
+static inline int gemm_vectors(int64_t width) { return width > VW ? 2 : 1; }
+
+enum gemm_start { GEMM_SET, GEMM_ADD };
+
+/* C [rows, width] (+)= A B with A packed (pitch = rows <= GEMM_ROWS) and B packed (pitch = VW * gemm_vectors(width)). GEMM_SET
+   adds the bias [width], if any. */
+void CPU_NAME(gemm_tile)(int rows, int64_t width, int64_t k, const float *a, const float *b, float *c, int64_t c_row,
+                         enum gemm_start start, const float *bias);
+
+/* All of g, any m, n and k (0 too), with GEMM_WORKSPACE floats, 64-byte aligned. Each element of C is summed in an order that
+   depends on k alone, so a product may be cut along m and n at will. */
+void CPU_NAME(gemm_block)(const struct gemm *g, float *workspace);
+
+/* For few rows (m <= GEMM_FEW), where reading B once is all the work: no packing. A's rows and either B's rows or its columns
+   are dense. */
+#define GEMM_FEW 4
+void CPU_NAME(gemm_few)(const struct gemm *g);
+
+#endif

@@ -1,0 +1,228 @@
+#include "op/op.h"
+
+/* a [batch..., M, K], b [batch..., K, N], bias [N] or none -> [batch..., M, N]; the batch sizes of a and b are equal (with
+   strides of 0 where broadcast). */
+
+#ifdef HK_ISA_NAME
+#include "op/gemm.h"
+
+/* A product of a step, cut into jobs: one part of C in one batch item each. */
+struct product {
+    const struct hk_step *step;
+    struct gemm whole; /* of batch item 0 */
+    int64_t part_m, part_n, parts_m, parts_n;
+    bool few;
+    char *workspace;
+    size_t workspace_bytes;
+};
+
+/* The offset of batch item i, in elements. */
+static int64_t batch_offset(const struct hk_operand *o, int64_t item) {
+    int64_t offset = 0;
+    for (int d = o->rank - 3; d >= 0; d--) {
+        offset += item % o->shape[d] * o->stride[d];
+        item /= o->shape[d];
+    }
+    return offset;
+}
+
+static void run_job(const struct product *p, int64_t job, float *workspace) {
+    const int64_t item = job / (p->parts_m * p->parts_n), part = job % (p->parts_m * p->parts_n);
+    const int64_t i = part / p->parts_n * p->part_m, j = part % p->parts_n * p->part_n;
+    struct gemm g = p->whole;
+    g.a += batch_offset(&p->step->inputs[0], item) + i * g.a_row;
+    g.b += batch_offset(&p->step->inputs[1], item) + j * g.b_column;
+    g.c += item * g.m * g.n + i * g.c_row + j;
+    if (g.bias) g.bias += j;
+    g.m = HK_MIN(g.m - i, p->part_m);
+    g.n = HK_MIN(g.n - j, p->part_n);
+    if (p->few) CPU_NAME(gemm_few)(&g);
+    else CPU_NAME(gemm_block)(&g, workspace);
+}
+
+static void run_jobs(void *context, int thread, int64_t begin, int64_t end) {
+    const struct product *p = context;
+    float *workspace = (float *)(void *)(p->workspace + (size_t)thread * p->workspace_bytes);
+    for (int64_t job = begin; job < end; job++) run_job(p, job, workspace);
+}
+
+static struct gemm whole_product(const struct hk_step *step) {
+    const struct hk_operand *a = &step->inputs[0], *b = &step->inputs[1];
+    const int ra = a->rank, rb = b->rank;
+    return (struct gemm){
+        .m = a->shape[ra - 2], .n = b->shape[rb - 1], .k = a->shape[ra - 1],
+        .a = cpu_data(a), .a_row = a->stride[ra - 2], .a_column = a->stride[ra - 1],
+        .b = cpu_data(b), .b_row = b->stride[rb - 2], .b_column = b->stride[rb - 1],
+        .c = cpu_data(&step->outputs[0]), .c_row = b->shape[rb - 1],
+        .bias = step->n_inputs > 2 ? cpu_data(&step->inputs[2]) : NULL,
+    };
+}
+
+/* Cuts C until there are a few jobs for every thread, but not below the size where packing would be most of the work. */
+static void choose_parts(struct product *p, int64_t batch, int threads) {
+    const int64_t m = p->whole.m, n = p->whole.n, wanted = 2 * (int64_t)threads;
+    const int64_t least_m = p->few ? m : 4 * GEMM_ROWS, least_n = p->few ? 16 * GEMM_COLUMNS : 2 * GEMM_COLUMNS;
+    int64_t parts_m = 1, parts_n = p->few ? 1 : (n + GEMM_WIDTH - 1) / GEMM_WIDTH;
+    const double work = (double)m * (double)n * (double)p->whole.k;
+    while (work > 65536 && threads > 1 && batch * parts_m * parts_n < wanted) {
+        const bool cut_m = m / (2 * parts_m) >= least_m, cut_n = n / (2 * parts_n) >= least_n;
+        if (!cut_m && !cut_n) break;
+        if (cut_m && (!cut_n || m / parts_m >= n / parts_n)) parts_m *= 2;
+        else parts_n *= 2;
+    }
+    p->part_m = (m + parts_m - 1) / parts_m;
+    p->part_n = ((n + parts_n - 1) / parts_n + GEMM_COLUMNS - 1) / GEMM_COLUMNS * GEMM_COLUMNS;
+    p->parts_m = (m + p->part_m - 1) / p->part_m;
+    p->parts_n = (n + p->part_n - 1) / p->part_n;
+}
+
+CPU_KERNEL(matmul) {
+    struct product p = {.step = step, .whole = whole_product(step), .workspace = cpu->workspace,
+                        .workspace_bytes = cpu->workspace_bytes};
+    struct gemm *g = &p.whole;
+    if (cpu_elements(&step->outputs[0]) == 0) return;
+    if (g->k == 1) g->a_column = g->b_row = 1;
+    p.few = g->m <= GEMM_FEW && g->k > 0 && g->a_column == 1;
+    const int64_t batch = cpu_elements(&step->outputs[0]) / (g->m * g->n);
+    choose_parts(&p, batch, cpu->threads);
+    /* small products: many to a piece, so that taking pieces costs little */
+    const double work = (double)p.part_m * (double)p.part_n * (double)HK_MAX(g->k, 1);
+    const int64_t grain = work >= 65536 ? 1 : (int64_t)(65536 / work) + 1;
+    cpu_for_threads(cpu, batch * p.parts_m * p.parts_n, grain, run_jobs, &p);
+}
+
+#else
+#include "op/gpu.h"
+
+CPU_DECLARE(matmul);
+
+/* ---- The row's functions ---- */
+
+static bool infer(struct hk_call *call) {
+    const struct hk_value *a = call->inputs[0], *b = call->inputs[1];
+    int64_t shape[HK_MAX_RANK];
+    for (int i = 0; i < a->rank - 1; i++) shape[i] = a->shape[i];
+    shape[a->rank - 1] = b->shape[b->rank - 1];
+    hk_infer_output(call, 0, HK_F32, a->rank, shape);
+    return true;
+}
+
+/* da = dy b^T, db = a^T dy, dbias = dy summed over all but the last dimension. */
+static void backward(struct hk_backward *b) {
+    struct hk_call *call = b->call;
+    struct hk_value *dy = b->grads[0];
+    if (b->needed[0]) b->results[0] = hk_matmul(dy, hk_transpose(call->inputs[1]));
+    if (b->needed[1]) b->results[1] = hk_matmul(hk_transpose(call->inputs[0]), dy);
+    if (call->n_inputs < 3 || !b->needed[2]) return;
+    struct hk_axes rows = {0};
+    while (rows.count < dy->rank - 1) rows.axis[rows.count] = rows.count, rows.count++;
+    b->results[2] = hk_sum(dy, rows, false);
+}
+
+static struct hk_cost cost(const struct hk_step *step) {
+    const struct hk_operand *a = &step->inputs[0], *out = &step->outputs[0];
+    double flops = 2.0 * (double)a->shape[a->rank - 1];
+    for (int i = 0; i < out->rank; i++) flops *= (double)out->shape[i];
+    return (struct hk_cost){.flops = flops};
+}
+
+const struct hk_op hk_op_matmul = {
+    .name = "matmul", .min_inputs = 2, .max_inputs = 3, .n_outputs = 1,
+    .infer = infer, .backward = backward, .cost = cost, .cpu = CPU_KERNELS(matmul),
+};
+
+/* ---- Public functions ---- */
+
+static bool dense_dimension(const struct hk_value *x, int i) { return x->shape[i] == 1 || x->stride[i] == 1; }
+
+/* x, or a copy where neither of the last two dimensions is dense. */
+static struct hk_value *readable(struct hk_value *x) {
+    if (dense_dimension(x, x->rank - 1) || dense_dimension(x, x->rank - 2)) return x;
+    return hk_contiguous(x);
+}
+
+static bool check(struct hk_value *a, struct hk_value *b, struct hk_graph *graph) {
+    if (a->dtype != HK_F32 || b->dtype != HK_F32)
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "matmul: operands must be f32, not %s and %s (hk_cast converts)",
+                             hk_dtype_name(a->dtype), hk_dtype_name(b->dtype)) != NULL;
+    if (a->rank < 2 || b->rank < 2)
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "matmul: operands need two dimensions or more: a is %s, b is %s",
+                             hk_shape_text(a), hk_shape_text(b)) != NULL;
+    if (a->shape[a->rank - 1] != b->shape[b->rank - 2])
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "matmul: inner sizes differ: a is %s, b is %s", hk_shape_text(a),
+                             hk_shape_text(b)) != NULL;
+    return true;
+}
+
+/* x with the batch sizes given, its last two dimensions as they are. */
+static struct hk_value *with_batch(struct hk_value *x, int rank, const int64_t *batch) {
+    struct hk_shape shape = {.rank = rank};
+    for (int i = 0; i < rank - 2; i++) shape.size[i] = batch[i];
+    shape.size[rank - 2] = x->shape[x->rank - 2];
+    shape.size[rank - 1] = x->shape[x->rank - 1];
+    bool same = rank == x->rank;
+    for (int i = 0; same && i < rank; i++) same = shape.size[i] == x->shape[i];
+    return same ? x : hk_broadcast_to(x, shape);
+}
+
+static int64_t size_at(const struct hk_value *x, int rank, int i) { return i < rank - x->rank ? 1 : x->shape[i - (rank - x->rank)]; }
+
+static struct hk_value *batched(struct hk_value *a, struct hk_value *b) {
+    int64_t batch[HK_MAX_RANK];
+    const int rank = HK_MAX(a->rank, b->rank);
+    for (int i = 0; i < rank - 2; i++) {
+        const int64_t x = size_at(a, rank, i), y = size_at(b, rank, i);
+        if (x != y && x != 1 && y != 1)
+            return hk_graph_fail(a->graph, HK_ERROR_INVALID, "matmul: leading sizes do not broadcast: a is %s, b is %s",
+                                 hk_shape_text(a), hk_shape_text(b));
+        batch[i] = x == 1 ? y : x;
+    }
+    struct hk_value *in[] = {with_batch(readable(a), rank, batch), with_batch(readable(b), rank, batch)};
+    return hk_call_op(a->graph, &hk_op_matmul, in, 2, NULL, 0);
+}
+
+/* x [..., K] b [K, N] + bias [N]: the leading dimensions of x become rows. */
+static struct hk_value *folded(struct hk_value *x, struct hk_value *b, struct hk_value *bias) {
+    struct hk_shape result = hk_value_shape(x);
+    result.size[x->rank - 1] = b->shape[1];
+    int64_t rows = 1;
+    for (int i = 0; i < x->rank - 1; i++) rows *= x->shape[i];
+    struct hk_value *flat = x->rank == 2 ? x : hk_reshape(x, HK_SHAPE(rows, x->shape[x->rank - 1]));
+    if (!flat) return NULL;
+    struct hk_value *in[] = {readable(flat), readable(b), bias ? hk_contiguous(bias) : NULL};
+    struct hk_value *y = hk_call_op(x->graph, &hk_op_matmul, in, bias ? 3 : 2, NULL, 0);
+    return y && x->rank != 2 ? hk_reshape(y, result) : y;
+}
+
+struct hk_value *hk_matmul(struct hk_value *a, struct hk_value *b) {
+    struct hk_graph *graph = hk_graph_of((struct hk_value *[]){a, b}, 2);
+    if (!graph || !check(a, b, graph)) return NULL;
+    return b->rank == 2 ? folded(a, b, NULL) : batched(a, b);
+}
+
+/* weight [K, N], or [N, K] where transposed. */
+static struct hk_value *linear(struct hk_value *x, struct hk_value *weight, struct hk_value *bias, bool transposed) {
+    struct hk_graph *graph = hk_graph_of((struct hk_value *[]){x, weight, bias}, bias ? 3 : 2);
+    if (!graph) return NULL;
+    if (x->dtype != HK_F32 || weight->dtype != HK_F32 || (bias && bias->dtype != HK_F32))
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: x, weight and bias must be f32 (hk_cast converts)");
+    if (x->rank < 1 || weight->rank != 2)
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: x needs a dimension and weight two: x is %s, weight is %s",
+                             hk_shape_text(x), hk_shape_text(weight));
+    if (x->shape[x->rank - 1] != weight->shape[transposed])
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: inner sizes differ: x is %s, weight is %s", hk_shape_text(x),
+                             hk_shape_text(weight));
+    if (bias && (bias->rank != 1 || bias->shape[0] != weight->shape[!transposed]))
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: bias must be [%lld], not %s",
+                             (long long)weight->shape[!transposed], hk_shape_text(bias));
+    return folded(x, transposed ? hk_transpose(weight) : weight, bias);
+}
+
+struct hk_value *hk_linear(struct hk_value *x, struct hk_value *weight, struct hk_value *bias) {
+    return linear(x, weight, bias, true);
+}
+
+struct hk_value *hk_linear_kn(struct hk_value *x, struct hk_value *weight, struct hk_value *bias) {
+    return linear(x, weight, bias, false);
+}
+#endif
