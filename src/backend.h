@@ -42,6 +42,7 @@ struct hk_limits {
     uint32_t max_groups;     /* per dimension; at least 65535 */
     uint32_t processors;     /* rough number of compute units, at least 1 */
     bool float16, storage16;
+    bool software;           /* a driver that runs on the processor: shared memory and barriers cost more than reading twice */
 };
 
 enum { HK_READ = 1, HK_WRITE = 2 };
