@@ -1,4 +1,4 @@
-/* Files: safetensors, text data, run folders. */
+/* Files: safetensors, text data, run folders, metrics. */
 #ifndef HEKLA_IO_H
 #define HEKLA_IO_H
 
@@ -10,65 +10,109 @@ extern "C" {
 
 /* ---- safetensors (https://github.com/huggingface/safetensors, format 1) ---- */
 
+/* Read-only after it is opened: any thread. */
 struct hk_safetensors;
 struct hk_safetensors_entry {
     const char *name;
     enum hk_dtype dtype; /* F32, F16, BF16, I32, U8 */
     struct hk_shape shape;
-    const void *data; /* in the file's memory; little-endian, dense */
+    const void *data; /* in the file's memory; little-endian, dense; not aligned where the file's writer did not */
     size_t bytes;
 };
 
-/* Maps the file. Everything in it is checked: the header's size, that ranges tile the data exactly, dtypes and shapes. NULL:
-   HK_ERROR_IO or HK_ERROR_FORMAT. */
+/* Maps the file, which must not be made shorter while it is open. Everything in it is checked: the header's size, that
+   ranges tile the data exactly, dtypes and shapes. NULL: HK_ERROR_IO, HK_ERROR_FORMAT, or HK_ERROR_UNSUPPORTED for a dtype
+   of the format that Hekla lacks (F64, I64, ...). */
 HK_API struct hk_safetensors *hk_safetensors_open(const char *path);
 /* The same from memory, which the caller keeps until destroy. */
 HK_API struct hk_safetensors *hk_safetensors_parse(const void *data, size_t bytes);
 HK_API void hk_safetensors_destroy(struct hk_safetensors **file);
 HK_API int hk_safetensors_count(const struct hk_safetensors *file);
+/* In the order in which they lie in the file. */
 HK_API const struct hk_safetensors_entry *hk_safetensors_entry(const struct hk_safetensors *file, int i);
 HK_API const struct hk_safetensors_entry *hk_safetensors_find(const struct hk_safetensors *file, const char *name);
 HK_API const char *hk_safetensors_metadata(const struct hk_safetensors *file, const char *key); /* NULL: no such key */
 
-/* Writes to path + ".part", syncs, and renames: path is the old file or the whole new one. keys and values: metadata. */
+/* Writes to path + ".part", syncs, and renames: path is the old file or the whole new one. Tensors of wider dtypes come
+   first, so that all are aligned. keys and values: metadata. */
 HK_API hk_status hk_safetensors_write(const char *path, const struct hk_safetensors_entry *entries, int count,
                                       const char *const *keys, const char *const *values, int metadata_count);
 
 /* ---- Text as tokens (bytes) ---- */
 
+/* Read-only after it is opened: any thread. */
 struct hk_text;
 struct hk_text_params {
-    float held_out; /* the share at the end kept for evaluation; 0: 0.1 */
+    float held_out; /* the share at the end kept for evaluation, up to 1; 0: 0.1 */
 };
+/* Reads the whole file. NULL: HK_ERROR_IO, HK_ERROR_INVALID for an empty one. params may be NULL. */
 HK_API struct hk_text *hk_text_open(const char *path, const struct hk_text_params *params);
 HK_API void hk_text_destroy(struct hk_text **text);
 HK_API int64_t hk_text_tokens(const struct hk_text *text, bool held_out);
-/* rows of length + 1 tokens from random places, that follow from seed and step alone. HK_ERROR_INVALID where the text is
-   too short. */
+HK_API uint64_t hk_text_hash(const struct hk_text *text); /* of all bytes: tells one text from another */
+/* rows of length + 1 tokens from random places of the part that is not held out, that follow from seed and step alone.
+   HK_ERROR_INVALID where the text is too short; the message has need and have. */
 HK_API hk_status hk_text_batch(const struct hk_text *text, int64_t rows, int64_t length, uint64_t seed, uint64_t step,
                                int32_t *tokens);
 /* rows of length + 1 tokens, evenly spread over the held-out part (part of parts: the next rows). */
 HK_API hk_status hk_text_evaluation(const struct hk_text *text, int64_t rows, int64_t length, int64_t part, int64_t parts,
                                     int32_t *tokens);
 
-/* ---- Run folders: model.safetensors and config.json (as on Hugging Face), tokenizer.json, optimizer.safetensors,
-   state.json, metrics.jsonl ---- */
+/* ---- config.json, with Hugging Face's keys for model_type gpt2 and llama ---- */
+
+/* HK_ERROR_FORMAT names the key that is missing or wrong, HK_ERROR_UNSUPPORTED the one that asks for what Hekla lacks. */
+HK_API hk_status hk_config_parse(const char *json, size_t bytes, struct hk_model_config *config);
+/* The caller frees the text. NULL only when out of memory. */
+HK_API char *hk_config_format(const struct hk_model_config *config);
+
+/* ---- Run folders: model.safetensors, config.json and tokenizer.json (as on Hugging Face), optimizer.safetensors,
+   state.json, metrics.jsonl. One process at a time may save to a folder; others may load from it meanwhile. ---- */
 
 struct hk_run_state {
     int64_t step;     /* finished */
     int64_t steps;    /* planned; 0: by time */
+    double minutes;   /* planned; 0: by steps */
     uint64_t seed;
     double seconds;   /* of training so far */
-    double loss, held_out_loss; /* the last seen */
+    double loss, held_out_loss; /* the last seen, nats per token; NaN: none yet */
+
+    /* How the run is trained, kept for those who resume it; zero where the caller does not say. */
+    int64_t batch, length, accumulate, evaluate_every;
+    struct hk_schedule schedule;
+    struct hk_optimizer_params optimizer;
+    uint64_t data_hash; /* hk_text_hash */
+    char data[1024];    /* the text's path */
 };
 
-/* Saves all files so that a process killed at any moment leaves the old state or the new one. optimizer may be NULL. */
+/* Saves all files so that a process killed at any moment leaves the old state or the new one: model and optimizer are
+   written beside the old ones under ".next" names and synced, then replacing state.json (atomic) makes them the run's, then
+   they are renamed. A failure (no space, say) leaves the old state and no partial file. Makes the folder. optimizer may be
+   NULL: the run can then be used, not resumed. HK_ERROR_INVALID where the folder holds a run of another model. */
 HK_API hk_status hk_run_save(const char *folder, const struct hk_model_config *config, struct hk_params *params,
                              struct hk_optimizer *optimizer, const struct hk_run_state *state);
+
+/* Whether the folder has a model or a state in it: what hk_run_save there would replace. */
+HK_API bool hk_run_exists(const char *folder);
 HK_API hk_status hk_run_load_config(const char *folder, struct hk_model_config *config);
-/* Parameters must have been declared and allocated. optimizer and state may be NULL. */
+HK_API hk_status hk_run_load_state(const char *folder, struct hk_run_state *state);
+/* Parameters must have been declared and allocated. optimizer and state may be NULL. The files must agree on the step. A
+   folder from Hugging Face (no state.json, names with or without "transformer.") loads without optimizer and state; f16
+   and bf16 become f32. On failure nothing was changed. */
 HK_API hk_status hk_run_load(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer,
                              struct hk_run_state *state);
+
+/* ---- metrics.jsonl: one JSON object a line, in the order of the steps. One thread at a time. ---- */
+
+struct hk_metrics;
+struct hk_metric {
+    const char *name;
+    double value; /* NaN and infinities become null */
+};
+/* Opens FOLDER/metrics.jsonl to append to, first cutting lines of steps after the given one (what was logged after the
+   checkpoint that a run resumes from). */
+HK_API struct hk_metrics *hk_metrics_open(const char *folder, int64_t last_step);
+HK_API hk_status hk_metrics_write(struct hk_metrics *metrics, int64_t step, const struct hk_metric *values, int count);
+HK_API void hk_metrics_close(struct hk_metrics **metrics);
 
 #ifdef __cplusplus
 }

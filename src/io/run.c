@@ -1,0 +1,288 @@
+/* Run folders that a process may be killed in at any moment.
+
+   model.safetensors and optimizer.safetensors carry their step, and state.json says which step is the run's. A save writes
+   both files under ".next" names, replaces state.json at once, and then renames. So of each file, either the one under its
+   name or the one under its ".next" name is of the run's step, whenever one looks:
+
+       written by now                state.json   name   name.next
+       before a save                 10           10     -
+       after writing                 10           10     20
+       after replacing state.json    20           10     20          <- the save took place
+       after renaming                20           20     -                                                              */
+#include "io/files.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static const char *const weights[] = {"model.safetensors", "optimizer.safetensors"};
+
+struct path {
+    char text[4096];
+};
+
+static struct path path_in(const char *folder, const char *name, const char *suffix) {
+    struct path path;
+    if ((size_t)snprintf(path.text, sizeof path.text, "%s/%s%s", folder, name, suffix) >= sizeof path.text)
+        path.text[0] = 0; /* which no call opens */
+    return path;
+}
+
+static bool exists(const char *folder, const char *name) {
+    const struct path path = path_in(folder, name, "");
+    return access(path.text, F_OK) == 0;
+}
+
+bool hk_run_exists(const char *folder) {
+    return folder && (exists(folder, "state.json") || exists(folder, "model.safetensors"));
+}
+
+hk_status folder_sync(const char *folder) {
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* file systems that cannot sync a folder say EINVAL */
+    const bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL);
+    if (!ok) hk_fail(HK_ERROR_IO, "cannot sync %s: %s", folder, strerror(errno));
+    if (fd >= 0) close(fd);
+    return ok ? HK_OK : HK_ERROR_IO;
+}
+
+/* -1: none. */
+static int64_t step_of(const struct hk_safetensors *file) {
+    const char *text = hk_safetensors_metadata(file, "step");
+    if (!text || strspn(text, "0123456789") != strlen(text) || !*text) return -1;
+    return strtoll(text, NULL, 10);
+}
+
+static int64_t step_of_path(const struct path *path) {
+    if (access(path->text, F_OK)) return -1;
+    struct hk_safetensors *file = hk_safetensors_open(path->text);
+    const int64_t step = file ? step_of(file) : -1;
+    hk_safetensors_destroy(&file);
+    return step;
+}
+
+/* ---- Saving ---- */
+
+static void remove_next(const char *folder) {
+    for (size_t i = 0; i < HK_LENGTH(weights); i++) unlink(path_in(folder, weights[i], ".next").text);
+}
+
+/* Does the renames that a killed process did not come to. */
+static void finish_commit(const char *folder, int64_t step) {
+    for (size_t i = 0; i < HK_LENGTH(weights); i++) {
+        const struct path old = path_in(folder, weights[i], ""), next = path_in(folder, weights[i], ".next");
+        if (step_of_path(&old) != step && step_of_path(&next) == step) rename(next.text, old.text);
+    }
+}
+
+static hk_status commit(const char *folder, const struct hk_run_state *state) {
+    char *text = state_format(state);
+    if (!text) return HK_ERROR_OUT_OF_MEMORY;
+    hk_status status = folder_sync(folder); /* first the names, then what relies on them */
+    if (status == HK_OK) status = hk_file_write(path_in(folder, "state.json", "").text, text, strlen(text));
+    free(text);
+    return status;
+}
+
+static hk_status rename_next(const char *folder, bool optimizer) {
+    for (size_t i = 0; i < HK_LENGTH(weights); i++) {
+        const struct path old = path_in(folder, weights[i], ""), next = path_in(folder, weights[i], ".next");
+        if (i == 1 && !optimizer) unlink(old.text);
+        else if (rename(next.text, old.text)) return hk_fail(HK_ERROR_IO, "cannot rename %s: %s", next.text, strerror(errno));
+    }
+    return folder_sync(folder);
+}
+
+static hk_status write_weights(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer, int64_t step) {
+    char step_text[24], updates[24];
+    snprintf(step_text, sizeof step_text, "%" PRId64, step);
+    snprintf(updates, sizeof updates, "%" PRId64, optimizer ? hk_optimizer_step(optimizer) : 0);
+    const char *const keys[] = {"format", "step", "updates"}, *const values[] = {"pt", step_text, updates};
+    struct slots slots = {0};
+    struct safetensors_metadata metadata = {keys, values, 2};
+    hk_status status = slots_of_model(&slots, params);
+    if (status == HK_OK) status = slots_save(&slots, path_in(folder, weights[0], ".next").text, &metadata);
+    slots_free(&slots);
+    if (!optimizer || status != HK_OK) return status;
+    metadata.count = 3;
+    status = slots_of_optimizer(&slots, params, optimizer);
+    if (status == HK_OK) status = slots_save(&slots, path_in(folder, weights[1], ".next").text, &metadata);
+    slots_free(&slots);
+    return status;
+}
+
+/* Writes what stays the same through a run. */
+static hk_status write_description(const char *folder, const struct hk_model_config *config) {
+    char *text = hk_config_format(config), *tokenizer = tokenizer_format();
+    hk_status status = text && tokenizer ? HK_OK : hk_error_status();
+    if (status == HK_OK) status = hk_file_write(path_in(folder, "config.json", "").text, text, strlen(text));
+    if (status == HK_OK) status = hk_file_write(path_in(folder, "tokenizer.json", "").text, tokenizer, strlen(tokenizer));
+    free(text);
+    free(tokenizer);
+    return status;
+}
+
+static void remove_description(const char *folder) {
+    unlink(path_in(folder, "config.json", "").text);
+    unlink(path_in(folder, "tokenizer.json", "").text);
+    rmdir(folder); /* only if nothing else is in it */
+}
+
+/* That config.json describes the model to be saved: a run's model does not change. */
+static hk_status check_description(const char *folder, const struct hk_model_config *config) {
+    struct hk_model_config old;
+    hk_status status = hk_run_load_config(folder, &old);
+    if (status != HK_OK) return status;
+    char *a = hk_config_format(&old), *b = hk_config_format(config);
+    if (!a || !b) status = HK_ERROR_OUT_OF_MEMORY;
+    else if (strcmp(a, b)) status = hk_fail(HK_ERROR_INVALID, "%s holds a run of another model: choose another folder", folder);
+    free(a);
+    free(b);
+    return status;
+}
+
+static hk_status save(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer,
+                      const struct hk_run_state *state) {
+    struct hk_run_state old;
+    if (exists(folder, "state.json") && hk_run_load_state(folder, &old) == HK_OK) finish_commit(folder, old.step);
+    remove_next(folder);
+    hk_status status = write_weights(folder, params, optimizer, state->step);
+    if (status == HK_OK) status = commit(folder, state);
+    if (status == HK_OK) return rename_next(folder, optimizer != NULL);
+    remove_next(folder);
+    return status;
+}
+
+hk_status hk_run_save(const char *folder, const struct hk_model_config *config, struct hk_params *params,
+                      struct hk_optimizer *optimizer, const struct hk_run_state *state) {
+    if (!folder || !*folder || !config || !params || !state || state->step < 0)
+        return hk_fail(HK_ERROR_INVALID, "run: saving needs a folder, a config, parameters and a state");
+    hk_status status = hk_folder_make(folder);
+    if (status != HK_OK) return status;
+    if (hk_run_exists(folder)) {
+        status = check_description(folder, config);
+        return status == HK_OK ? save(folder, params, optimizer, state) : status;
+    }
+    status = write_description(folder, config);
+    if (status == HK_OK) status = save(folder, params, optimizer, state);
+    if (status != HK_OK && !hk_run_exists(folder)) remove_description(folder);
+    return status;
+}
+
+/* ---- Loading ---- */
+
+static hk_status load_json(const char *folder, const char *name, char **text, size_t *bytes) {
+    if (!folder || !*folder) return hk_fail(HK_ERROR_INVALID, "run: no folder given");
+    if (access(folder, F_OK)) return hk_fail(HK_ERROR_IO, "cannot open %s: %s", folder, strerror(errno));
+    if (!exists(folder, name)) return hk_fail(HK_ERROR_FORMAT, "%s is no run: it has no %s", folder, name);
+    return hk_file_read(path_in(folder, name, "").text, text, bytes);
+}
+
+/* Puts the file's name before the message. */
+static hk_status in_file(hk_status status, const char *folder, const char *name) {
+    return status == HK_OK ? HK_OK : hk_fail(status, "%s/%s: %s", folder, name, hk_error_message());
+}
+
+hk_status hk_run_load_config(const char *folder, struct hk_model_config *config) {
+    char *text;
+    size_t bytes;
+    hk_status status = load_json(folder, "config.json", &text, &bytes);
+    if (status != HK_OK) return status;
+    status = in_file(hk_config_parse(text, bytes, config), folder, "config.json");
+    free(text);
+    return status;
+}
+
+hk_status hk_run_load_state(const char *folder, struct hk_run_state *state) {
+    char *text;
+    size_t bytes;
+    hk_status status = load_json(folder, "state.json", &text, &bytes);
+    if (status != HK_OK) return status;
+    status = in_file(state_parse(text, bytes, state), folder, "state.json");
+    free(text);
+    return status;
+}
+
+/* The one of name and name.next that is of the step (any, where step is -1). */
+static struct hk_safetensors *open_weights(const char *folder, const char *name, int64_t step) {
+    const struct path old = path_in(folder, name, ""), next = path_in(folder, name, ".next");
+    if (step >= 0 && step_of_path(&old) != step && step_of_path(&next) == step) return hk_safetensors_open(next.text);
+    struct hk_safetensors *file = hk_safetensors_open(old.text);
+    const int64_t other = step_of(file);
+    if (!file || step < 0 || other == step) return file;
+    if (other < 0) hk_fail(HK_ERROR_FORMAT, "%s has no step, state.json has step %" PRId64, old.text, step);
+    else hk_fail(HK_ERROR_FORMAT, "%s is of step %" PRId64 ", state.json of step %" PRId64, old.text, other, step);
+    hk_safetensors_destroy(&file);
+    return NULL;
+}
+
+struct opened {
+    struct hk_run_state state;
+    struct hk_safetensors *model, *optimizer;
+};
+
+static void close_run(struct opened *run) {
+    hk_safetensors_destroy(&run->model);
+    hk_safetensors_destroy(&run->optimizer);
+}
+
+static hk_status open_run(const char *folder, bool optimizer, struct opened *run) {
+    int64_t step = -1;
+    *run = (struct opened){0};
+    if (optimizer || exists(folder, "state.json")) {
+        const hk_status status = hk_run_load_state(folder, &run->state);
+        if (status != HK_OK) return status;
+        step = run->state.step;
+    }
+    if (optimizer) finish_commit(folder, step); /* who resumes is the one who will save */
+    run->model = open_weights(folder, weights[0], step);
+    if (run->model && optimizer) run->optimizer = open_weights(folder, weights[1], step);
+    if (run->model && (run->optimizer || !optimizer)) return HK_OK;
+    close_run(run);
+    return hk_error_status();
+}
+
+/* Another process may save between our opening of one file and the next: then the steps differ, and we look again. */
+static hk_status open_run_again(const char *folder, bool optimizer, struct opened *run) {
+    hk_status status = HK_OK;
+    for (int attempt = 0; attempt < 3; attempt++) {
+        status = open_run(folder, optimizer, run);
+        if (status == HK_OK) break;
+    }
+    return status;
+}
+
+static hk_status load_weights(const char *folder, const struct slots *model, const struct slots *optimizer,
+                              const struct opened *run) {
+    hk_status status = in_file(slots_check(model, run->model), folder, weights[0]);
+    if (status == HK_OK && run->optimizer) status = in_file(slots_check(optimizer, run->optimizer), folder, weights[1]);
+    if (status == HK_OK) status = slots_load(model, run->model);
+    if (status == HK_OK && run->optimizer) status = slots_load(optimizer, run->optimizer);
+    return status;
+}
+
+hk_status hk_run_load(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer,
+                      struct hk_run_state *state) {
+    if (!folder || !params) return hk_fail(HK_ERROR_INVALID, "run: loading needs a folder and parameters");
+    if (state && !exists(folder, "state.json"))
+        return hk_fail(HK_ERROR_FORMAT, "%s has no state.json: its model can be used, not resumed", folder);
+    struct opened run;
+    hk_status status = open_run_again(folder, optimizer != NULL, &run);
+    if (status != HK_OK) return status;
+    struct slots model = {0}, moments = {0};
+    status = slots_of_model(&model, params);
+    if (status == HK_OK && optimizer) status = slots_of_optimizer(&moments, params, optimizer);
+    if (status == HK_OK) status = load_weights(folder, &model, &moments, &run);
+    if (status == HK_OK && optimizer) {
+        const char *updates = hk_safetensors_metadata(run.optimizer, "updates");
+        hk_optimizer_set_step(optimizer, updates ? strtoll(updates, NULL, 10) : run.state.step);
+    }
+    if (status == HK_OK && state) *state = run.state;
+    slots_free(&model);
+    slots_free(&moments);
+    close_run(&run);
+    return status;
+}
