@@ -273,6 +273,4 @@ void CPU_NAME(gemm_few)(const struct gemm *g) {
     else if (g->m == 3) few_by_columns(g, 3);
     else few_by_columns(g, 4);
 }
-#else
-typedef int hk_gemm_is_compiled_per_instruction_set;
 #endif

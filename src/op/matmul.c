@@ -92,7 +92,7 @@ CPU_KERNEL(matmul) {
 }
 
 #else
-#include "op/gpu.h"
+#include "op/matmul.h"
 
 CPU_DECLARE(matmul);
 
@@ -128,7 +128,7 @@ static struct hk_cost cost(const struct hk_step *step) {
 
 const struct hk_op hk_op_matmul = {
     .name = "matmul", .min_inputs = 2, .max_inputs = 3, .n_outputs = 1,
-    .infer = infer, .backward = backward, .cost = cost, .cpu = CPU_KERNELS(matmul),
+    .infer = infer, .backward = backward, .cost = cost, .cpu = CPU_KERNELS(matmul), .gpu = hk_matmul_gpu,
 };
 
 /* ---- Public functions ---- */
@@ -139,6 +139,16 @@ static bool dense_dimension(const struct hk_value *x, int i) { return x->shape[i
 static struct hk_value *readable(struct hk_value *x) {
     if (dense_dimension(x, x->rank - 1) || dense_dimension(x, x->rank - 2)) return x;
     return hk_contiguous(x);
+}
+
+/* The op itself, on operands that it can read. Where nothing is summed, there is nothing to multiply. */
+static struct hk_value *product(struct hk_value *a, struct hk_value *b, struct hk_value *bias) {
+    if (!a || !b) return NULL;
+    struct hk_value *in[] = {a, b, bias};
+    if (a->shape[a->rank - 1] > 0) return hk_call_op(a->graph, &hk_op_matmul, in, bias ? 3 : 2, NULL, 0);
+    struct hk_shape shape = hk_value_shape(a);
+    shape.size[a->rank - 1] = b->shape[b->rank - 1];
+    return bias ? hk_broadcast_to(bias, shape) : hk_fill(a->graph, HK_F32, shape, 0.0);
 }
 
 static bool check(struct hk_value *a, struct hk_value *b, struct hk_graph *graph) {
@@ -177,8 +187,8 @@ static struct hk_value *batched(struct hk_value *a, struct hk_value *b) {
                                  hk_shape_text(a), hk_shape_text(b));
         batch[i] = x == 1 ? y : x;
     }
-    struct hk_value *in[] = {with_batch(readable(a), rank, batch), with_batch(readable(b), rank, batch)};
-    return hk_call_op(a->graph, &hk_op_matmul, in, 2, NULL, 0);
+    struct hk_value *x = with_batch(readable(a), rank, batch), *y = with_batch(readable(b), rank, batch);
+    return x && y ? product(x, y, NULL) : NULL;
 }
 
 /* x [..., K] b [K, N] + bias [N]: the leading dimensions of x become rows. */
@@ -189,8 +199,7 @@ static struct hk_value *folded(struct hk_value *x, struct hk_value *b, struct hk
     for (int i = 0; i < x->rank - 1; i++) rows *= x->shape[i];
     struct hk_value *flat = x->rank == 2 ? x : hk_reshape(x, HK_SHAPE(rows, x->shape[x->rank - 1]));
     if (!flat) return NULL;
-    struct hk_value *in[] = {readable(flat), readable(b), bias ? hk_contiguous(bias) : NULL};
-    struct hk_value *y = hk_call_op(x->graph, &hk_op_matmul, in, bias ? 3 : 2, NULL, 0);
+    struct hk_value *y = product(readable(flat), readable(b), bias ? hk_contiguous(bias) : NULL);
     return y && x->rank != 2 ? hk_reshape(y, result) : y;
 }
 

@@ -1,0 +1,203 @@
+/* How matmul is laid out for a GPU: the product is cut until every operand fits a binding, then a row of a table picks the
+   kernel. */
+#ifndef HK_ISA_NAME
+#include "op/gpu.h"
+#include "op/matmul.h"
+
+/* The dimensions of a product, and who has them: a [batch, M, K], b [batch, K, N], c [batch, M, N], bias [N]. */
+enum { M, N, K, BATCH, AXES = BATCH + HK_MAX_RANK - 2 };
+enum { A, B, C, BIAS, SIDES };
+
+struct side {
+    const struct hk_operand *operand;
+    uint64_t offset;      /* bytes from the operand's first element */
+    int64_t stride[AXES]; /* elements; 0 where the operand has no such dimension, or is broadcast */
+};
+
+struct product {
+    int64_t size[AXES];
+    int batch_rank;
+    struct side side[SIDES];
+    bool bias, accumulate;
+};
+
+/* ---- Kernels ---- */
+
+/* A kernel and when it is the one: the first row that fits. */
+struct kernel {
+    const char *shader;
+    bool software;        /* for devices that are processors in disguise, and only for those */
+    int64_t most_m;       /* rows of c; 0: any */
+    bool fill;            /* only where there are enough tiles for all processors */
+    int64_t tile_m, tile_n;
+    uint32_t invocations; /* 0: the subgroup's size, and tile_n columns for each of them */
+    uint32_t spec[5];     /* constants from 5 on */
+};
+
+static const struct kernel kernels[] = {
+    {"matmul_direct", true, 1, false, 1, 4, 0, {1, 4}},
+    {"matmul_direct", true, 0, false, 8, 4, 0, {8, 4}},
+    {"matmul_few", false, 1, false, 1, 64, 256, {1, 4}},
+    {"matmul_few", false, 4, false, 4, 64, 256, {4, 4}},
+    {"matmul", false, 0, true, 128, 128, 256, {128, 128, 16, 8, 8}},
+    {"matmul", false, 0, true, 64, 64, 256, {64, 64, 16, 4, 4}},
+    {"matmul", false, 0, false, 32, 32, 64, {32, 32, 32, 4, 4}},
+};
+
+static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+static int64_t batch_items(const struct product *p) {
+    int64_t items = 1;
+    for (int i = 0; i < p->batch_rank; i++) items *= p->size[BATCH + i];
+    return items;
+}
+
+static const struct kernel *choose(const struct product *p, const struct hk_limits *limits) {
+    const struct kernel *kernel = kernels, *const last = kernels + HK_LENGTH(kernels) - 1;
+    for (; kernel < last; kernel++) {
+        if (kernel->software != limits->software) continue;
+        if (kernel->most_m && p->size[M] > kernel->most_m) continue;
+        const int64_t tiles = divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
+        if (!kernel->fill || tiles >= limits->processors) break;
+    }
+    return kernel;
+}
+
+/* ---- Recording ---- */
+
+/* Of all matmul kernels, in the order of shaders/matmul.glsl. */
+struct push {
+    uint32_t base_a, base_b, base_c, base_bias;
+    uint32_t m, n, k;
+    uint32_t a_row, a_column, b_row, b_column, c_row;
+    uint32_t a_outer, a_inner, b_outer, b_inner, c_outer, c_inner;
+    uint32_t inner;
+    uint32_t tiles_m, tiles_n, groups;
+};
+
+static uint64_t span(const struct product *p, int side) {
+    int64_t last = 0;
+    for (int i = 0; i < BATCH + p->batch_rank; i++) last += (p->size[i] - 1) * p->side[side].stride[i];
+    return (uint64_t)(last + 1) * sizeof(float);
+}
+
+static uint32_t stride(const struct product *p, int side, int axis) { return (uint32_t)p->side[side].stride[axis]; }
+
+static struct push describe(const struct product *p) {
+    /* the batch has two dimensions for the kernels: those that are not there have size 1 */
+    const int inner = p->batch_rank > 0 ? BATCH + p->batch_rank - 1 : BATCH, outer = p->batch_rank > 1 ? BATCH : inner;
+    return (struct push){
+        .m = (uint32_t)p->size[M], .n = (uint32_t)p->size[N], .k = (uint32_t)p->size[K],
+        .a_row = stride(p, A, M), .a_column = stride(p, A, K),
+        .b_row = stride(p, B, K), .b_column = stride(p, B, N), .c_row = stride(p, C, M),
+        .a_outer = stride(p, A, outer), .b_outer = stride(p, B, outer), .c_outer = stride(p, C, outer),
+        .a_inner = stride(p, A, inner), .b_inner = stride(p, B, inner), .c_inner = stride(p, C, inner),
+        .inner = p->batch_rank > 0 ? (uint32_t)p->size[inner] : 1,
+    };
+}
+
+static void bind(struct hk_dispatch *d, const struct product *p, int side, int access) {
+    const struct side *s = &p->side[side];
+    hk_bind_range(d, s->operand, s->offset, span(p, side), access, side);
+}
+
+/* A product whose operands fit. */
+static hk_status record(const struct product *p, struct hk_recorder *recorder) {
+    const struct kernel *kernel = choose(p, recorder->limits);
+    const uint32_t invocations = kernel->invocations ? kernel->invocations : HK_MAX(recorder->limits->subgroup_size, 1);
+    const int64_t tile_n = kernel->invocations ? kernel->tile_n : kernel->tile_n * invocations;
+    struct push push = describe(p);
+    push.tiles_m = (uint32_t)divide_up(p->size[M], kernel->tile_m);
+    push.tiles_n = (uint32_t)divide_up(p->size[N], tile_n);
+    push.groups = push.tiles_m * push.tiles_n * (uint32_t)batch_items(p);
+    struct hk_dispatch d = {
+        .shader = kernel->shader,
+        .spec = {invocations, push.a_column == 1 || push.k == 1, push.b_column == 1 || push.n == 1, p->bias, p->accumulate},
+        .n_spec = 5 + (int)HK_LENGTH(kernel->spec),
+        .flops = 2.0 * (double)p->size[M] * (double)p->size[N] * (double)p->size[K] * (double)batch_items(p)};
+    memcpy(d.spec + 5, kernel->spec, sizeof kernel->spec);
+    HK_PUSH(&d, push);
+    bind(&d, p, A, HK_READ);
+    bind(&d, p, B, HK_READ);
+    bind(&d, p, C, p->accumulate ? HK_READ | HK_WRITE : HK_WRITE);
+    bind(&d, p, BIAS, HK_READ);
+    hk_groups(recorder, &d, push.groups);
+    return recorder->record(recorder, &d);
+}
+
+/* ---- Cutting ---- */
+
+/* Elements begin .. begin + size of one dimension. Of the windows of k the first sets c, and has the bias. */
+static struct product window(const struct product *p, int axis, int64_t begin, int64_t size) {
+    struct product part = *p;
+    part.size[axis] = size;
+    for (int s = 0; s < SIDES; s++)
+        part.side[s].offset += (uint64_t)(begin * p->side[s].stride[axis]) * sizeof(float);
+    if (axis == K && begin > 0) part.accumulate = true, part.bias = false;
+    return part;
+}
+
+/* Makes one batch dimension of two that follow each other in all operands, and drops those of size 1. */
+static void merge_batch(struct product *p) {
+    for (int i = p->batch_rank - 1; i >= 0; i--) {
+        const int axis = BATCH + i, next = axis + 1;
+        bool merge = p->size[axis] == 1 || i + 1 < p->batch_rank;
+        for (int s = 0; s < SIDES && p->size[axis] != 1 && merge; s++)
+            merge = p->side[s].stride[axis] == p->side[s].stride[next] * p->size[next];
+        if (!merge) continue;
+        if (p->size[axis] != 1) p->size[next] *= p->size[axis];
+        for (int d = axis; d + 1 < BATCH + p->batch_rank; d++) {
+            p->size[d] = p->size[d + 1];
+            for (int s = 0; s < SIDES; s++) p->side[s].stride[d] = p->side[s].stride[d + 1];
+        }
+        p->batch_rank--;
+    }
+}
+
+/* The dimension that makes the largest operand large; -1 where all of them fit. */
+static int axis_to_cut(const struct product *p, const struct hk_limits *limits) {
+    int largest = A, axis = -1;
+    for (int s = B; s < SIDES; s++)
+        if (span(p, s) > span(p, largest)) largest = s;
+    /* the backend rounds a binding's start down, so leave room for that */
+    if (span(p, largest) <= limits->max_range - limits->offset_align) return -1;
+    int64_t reach = 0;
+    for (int i = 0; i < BATCH + p->batch_rank; i++) {
+        const int64_t r = (p->size[i] - 1) * p->side[largest].stride[i];
+        if (r > reach) axis = i, reach = r;
+    }
+    return axis;
+}
+
+static hk_status record_pieces(const struct product *given, struct hk_recorder *recorder) {
+    struct product p = *given;
+    merge_batch(&p);
+    int axis = axis_to_cut(&p, recorder->limits);
+    if (axis < 0 && p.batch_rank <= 2) return record(&p, recorder);
+    if (axis < 0) axis = BATCH; /* the kernels know two batch dimensions */
+    const int64_t size = p.size[axis], half = size / 2 >= 256 ? size / 2 / 256 * 256 : size / 2;
+    const struct product first = window(&p, axis, 0, half), second = window(&p, axis, half, size - half);
+    const hk_status status = record_pieces(&first, recorder);
+    return status ? status : record_pieces(&second, recorder);
+}
+
+hk_status hk_matmul_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    const struct hk_operand *a = &step->inputs[0], *b = &step->inputs[1], *c = &step->outputs[0];
+    const int rank = c->rank;
+    struct product p = {.batch_rank = rank - 2, .bias = step->n_inputs > 2};
+    p.size[M] = c->shape[rank - 2], p.size[N] = c->shape[rank - 1], p.size[K] = a->shape[rank - 1];
+    p.side[A] = (struct side){.operand = a, .stride = {[M] = a->stride[rank - 2], [K] = a->stride[rank - 1]}};
+    p.side[B] = (struct side){.operand = b, .stride = {[K] = b->stride[rank - 2], [N] = b->stride[rank - 1]}};
+    p.side[C] = (struct side){.operand = c, .stride = {[M] = c->stride[rank - 2], [N] = c->stride[rank - 1]}};
+    p.side[BIAS] = (struct side){.operand = p.bias ? &step->inputs[2] : b, .stride = {[N] = p.bias}};
+    for (int i = 0; i < rank - 2; i++) {
+        p.size[BATCH + i] = c->shape[i];
+        p.side[A].stride[BATCH + i] = a->stride[i];
+        p.side[B].stride[BATCH + i] = b->stride[i];
+        p.side[C].stride[BATCH + i] = c->stride[i];
+    }
+    for (int i = 0; i < BATCH + p.batch_rank; i++)
+        if (p.size[i] == 0) return HK_OK;
+    return record_pieces(&p, recorder);
+}
+#endif
