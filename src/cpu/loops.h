@@ -1,0 +1,209 @@
+/* Elementwise loops over strided operands of 4-byte elements, and strided copies, for the kernel part of op files. */
+#ifndef HK_CPU_LOOPS_H
+#define HK_CPU_LOOPS_H
+
+#include "cpu/simd.h"
+
+/* Drops dimensions of size 1 and merges those that all operands have in one run. The rank stays at least 1. */
+static inline void cpu_simplify(struct hk_operand *operands, int count) {
+    int rank = 0;
+    struct hk_operand *o = operands;
+    for (int i = 0; i < o[0].rank; i++) {
+        bool merges = rank > 0;
+        if (o[0].shape[i] == 1) continue;
+        for (int k = 0; k < count; k++) merges = merges && o[k].stride[rank - 1] == o[k].stride[i] * o[0].shape[i];
+        if (!merges) rank++;
+        for (int k = 0; k < count; k++) {
+            o[k].shape[rank - 1] = merges ? o[k].shape[rank - 1] * o[k].shape[i] : o[k].shape[i];
+            o[k].stride[rank - 1] = o[k].stride[i];
+        }
+    }
+    for (int k = 0; k < count; k++) {
+        o[k].rank = HK_MAX(rank, 1);
+        if (rank == 0) o[k].shape[0] = 1, o[k].stride[0] = 1;
+    }
+}
+
+static inline bool cpu_is_dense(const struct hk_operand *o) {
+    int64_t stride = 1;
+    for (int i = o->rank - 1; i >= 0; i--) {
+        if (o->stride[i] != stride) return false;
+        stride *= o->shape[i];
+    }
+    return true;
+}
+
+enum { CPU_CHUNK = 1024, CPU_GRAIN = 32768, CPU_LONG_ROW = 64, CPU_LOOP_OPERANDS = 4 };
+
+/* One elementwise op: operand 0 is the output, dense; the inputs have its shape, with stride 0 where broadcast. chunk() sees
+   dense runs of at most CPU_CHUNK elements; inputs that are no such runs are gathered first. */
+struct cpu_loop {
+    int count;
+    struct hk_operand operands[CPU_LOOP_OPERANDS];
+    bool dense[CPU_LOOP_OPERANDS];
+    void (*chunk)(const struct cpu_loop *loop, void *out, const void *const *in, int64_t n);
+    const void *attrs;
+};
+
+/* Elements [begin, begin + n) of the operand in row-major order. */
+static inline void cpu_gather(const struct hk_operand *o, int64_t begin, int64_t n, uint32_t *to) {
+    const int last = o->rank - 1;
+    const int64_t inner = o->shape[last], step = o->stride[last];
+    const uint32_t *data = cpu_data(o);
+    while (n > 0) {
+        const int64_t row = begin / inner, c = begin - row * inner, run = HK_MIN(n, inner - c);
+        int64_t at = c * step, rest = row;
+        for (int i = last - 1; i >= 0; i--) {
+            const int64_t next = rest / o->shape[i];
+            at += (rest - next * o->shape[i]) * o->stride[i];
+            rest = next;
+        }
+        const uint32_t *from = data + at;
+        if (step == 1) memcpy(to, from, (size_t)run * sizeof *to);
+        else if (step == 0) for (int64_t i = 0; i < run; i++) to[i] = *from;
+        else for (int64_t i = 0; i < run; i++) to[i] = from[i * step];
+        to += run, begin += run, n -= run;
+    }
+}
+
+/* A pointer to elements [begin, begin + n): the operand's own memory, or the buffer filled with them. */
+static inline const void *cpu_fetch(const struct cpu_loop *loop, int k, int64_t begin, int64_t n, uint32_t *buffer) {
+    const struct hk_operand *o = &loop->operands[k];
+    if (loop->dense[k]) return (uint32_t *)cpu_data(o) + begin;
+    const int last = o->rank - 1;
+    const int64_t row = begin / o->shape[last], c = begin - row * o->shape[last];
+    if (o->stride[last] == 1 && c + n <= o->shape[last]) {
+        int64_t at = c, rest = row;
+        for (int i = last - 1; i >= 0; i--) {
+            const int64_t next = rest / o->shape[i];
+            at += (rest - next * o->shape[i]) * o->stride[i];
+            rest = next;
+        }
+        return (uint32_t *)cpu_data(o) + at;
+    }
+    cpu_gather(o, begin, n, buffer);
+    return buffer;
+}
+
+static inline void cpu_loop_body(void *context, int64_t begin, int64_t end) {
+    const struct cpu_loop *loop = context;
+    uint32_t buffers[CPU_LOOP_OPERANDS - 1][CPU_CHUNK] __attribute__((aligned(64)));
+    const void *in[CPU_LOOP_OPERANDS - 1] = {0};
+    const struct hk_operand *out = &loop->operands[0];
+    const int64_t inner = out->shape[out->rank - 1];
+    bool all_dense = true;
+    for (int k = 1; k < loop->count; k++) all_dense = all_dense && loop->dense[k];
+    while (begin < end) {
+        int64_t n = HK_MIN(CPU_CHUNK, end - begin);
+        if (!all_dense && inner >= CPU_LONG_ROW) n = HK_MIN(n, inner - begin % inner); /* rows are read in place */
+        for (int k = 1; k < loop->count; k++) in[k - 1] = cpu_fetch(loop, k, begin, n, buffers[k - 1]);
+        loop->chunk(loop, (uint32_t *)cpu_data(out) + begin, in, n);
+        begin += n;
+    }
+}
+
+static inline void cpu_loop_run(const struct cpu *cpu, struct cpu_loop *loop) {
+    const int64_t count = cpu_elements(&loop->operands[0]);
+    if (count == 0) return;
+    cpu_simplify(loop->operands, loop->count);
+    for (int k = 0; k < loop->count; k++) loop->dense[k] = cpu_is_dense(&loop->operands[k]);
+    cpu_for(cpu, count, CPU_GRAIN, cpu_loop_body, loop);
+}
+
+/* ---- Strided copies, of elements of 1, 2 or 4 bytes ---- */
+
+struct cpu_copy_job {
+    struct hk_operand to, from;
+    size_t size;
+    int64_t rows, tiles; /* outer rows, and pieces of each */
+};
+
+enum { CPU_COPY_PIECE = 8192 };
+
+static inline void cpu_copy_run(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n, size_t size) {
+    if (to_step == 1 && from_step == 1) memcpy(to, from, (size_t)n * size);
+    else if (size == 4)
+        for (int64_t i = 0; i < n; i++) ((uint32_t *)to)[i * to_step] = ((const uint32_t *)from)[i * from_step];
+    else if (size == 2)
+        for (int64_t i = 0; i < n; i++) ((uint16_t *)to)[i * to_step] = ((const uint16_t *)from)[i * from_step];
+    else
+        for (int64_t i = 0; i < n; i++) to[i * to_step] = from[i * from_step];
+}
+
+static inline void cpu_copy_body(void *context, int64_t begin, int64_t end) {
+    const struct cpu_copy_job *job = context;
+    const struct hk_operand *to = &job->to, *from = &job->from;
+    const int last = to->rank - 1;
+    for (int64_t item = begin; item < end; item++) {
+        int64_t rest = item / job->tiles;
+        const int64_t c = (item - rest * job->tiles) * CPU_COPY_PIECE, n = HK_MIN(CPU_COPY_PIECE, to->shape[last] - c);
+        int64_t at_to = c * to->stride[last], at_from = c * from->stride[last];
+        for (int i = last - 1; i >= 0; i--) {
+            const int64_t next = rest / to->shape[i], k = rest - next * to->shape[i];
+            at_to += k * to->stride[i], at_from += k * from->stride[i];
+            rest = next;
+        }
+        cpu_copy_run((char *)cpu_data(to) + at_to * (int64_t)job->size, to->stride[last],
+                     (const char *)cpu_data(from) + at_from * (int64_t)job->size, from->stride[last], n, job->size);
+    }
+}
+
+/* A transposed operand is read along its rows: the dimension that is dense in `from` goes last but one, and tiles of it
+   are walked while their cache lines are there. */
+static inline int cpu_dense_dimension(const struct hk_operand *o) {
+    for (int i = 0; i + 1 < o->rank; i++)
+        if (o->stride[i] == 1 && o->shape[i] >= 8) return i;
+    return -1;
+}
+
+static inline void cpu_move_dimension(struct hk_operand *o, int from, int to) {
+    const int64_t shape = o->shape[from], stride = o->stride[from];
+    for (int i = from; i < to; i++) o->shape[i] = o->shape[i + 1], o->stride[i] = o->stride[i + 1];
+    o->shape[to] = shape, o->stride[to] = stride;
+}
+
+enum { CPU_TILE = 16, CPU_TILE_LENGTH = 64 };
+
+/* item: an outer row and CPU_TILE elements of the last but one dimension, over all of the last. */
+static inline void cpu_transpose_body(void *context, int64_t begin, int64_t end) {
+    const struct cpu_copy_job *job = context;
+    const struct hk_operand *to = &job->to, *from = &job->from;
+    const int last = to->rank - 1, side = last - 1;
+    for (int64_t item = begin; item < end; item++) {
+        int64_t rest = item / job->tiles;
+        const int64_t j0 = (item - rest * job->tiles) * CPU_TILE, j1 = HK_MIN(j0 + CPU_TILE, to->shape[side]);
+        int64_t at_to = 0, at_from = 0;
+        for (int i = side - 1; i >= 0; i--) {
+            const int64_t next = rest / to->shape[i], k = rest - next * to->shape[i];
+            at_to += k * to->stride[i], at_from += k * from->stride[i];
+            rest = next;
+        }
+        for (int64_t i = 0; i < to->shape[last]; i += CPU_TILE_LENGTH)
+            for (int64_t j = j0; j < j1; j++)
+                cpu_copy_run((char *)cpu_data(to) + (at_to + j * to->stride[side] + i * to->stride[last]) * (int64_t)job->size,
+                             to->stride[last],
+                             (const char *)cpu_data(from) +
+                                 (at_from + j * from->stride[side] + i * from->stride[last]) * (int64_t)job->size,
+                             from->stride[last], HK_MIN(CPU_TILE_LENGTH, to->shape[last] - i), job->size);
+    }
+}
+
+/* to = from, both of one shape and element size, any strides. */
+static inline void cpu_copy(const struct cpu *cpu, const struct hk_operand *to, const struct hk_operand *from) {
+    struct cpu_copy_job job = {*to, *from, hk_dtype_size(to->dtype), 1, 1};
+    struct hk_operand pair[2] = {*to, *from};
+    if (cpu_elements(to) == 0) return;
+    cpu_simplify(pair, 2);
+    const int last = pair[0].rank - 1, dense = pair[1].stride[last] > 1 ? cpu_dense_dimension(&pair[1]) : -1;
+    const bool transposed = dense >= 0 && pair[0].shape[last] >= 8;
+    if (transposed)
+        for (int k = 0; k < 2; k++) cpu_move_dimension(&pair[k], dense, last - 1);
+    job.to = pair[0], job.from = pair[1];
+    for (int i = 0; i < last - transposed; i++) job.rows *= pair[0].shape[i];
+    const int64_t length = pair[0].shape[last], piece = transposed ? CPU_TILE : CPU_COPY_PIECE;
+    job.tiles = ((transposed ? pair[0].shape[last - 1] : length) + piece - 1) / piece;
+    const int64_t per_item = transposed ? length * CPU_TILE : HK_MIN(length, CPU_COPY_PIECE);
+    cpu_for(cpu, job.rows * job.tiles, HK_MAX(CPU_GRAIN / per_item, 1), transposed ? cpu_transpose_body : cpu_copy_body, &job);
+}
+
+#endif

@@ -1,0 +1,104 @@
+/* Elementwise jobs on strided operands. */
+#include "op/strided.h"
+
+#ifndef HK_ISA_NAME
+struct hk_operand hk_broadcast_operand(const struct hk_operand *operand, const struct hk_operand *to) {
+    struct hk_operand result = *operand;
+    const int missing = to->rank - operand->rank;
+    result.rank = to->rank;
+    for (int i = 0; i < to->rank; i++) {
+        const bool stretched = i < missing || operand->shape[i - missing] != to->shape[i];
+        result.shape[i] = to->shape[i];
+        result.stride[i] = stretched ? 0 : operand->stride[i - missing];
+    }
+    return result;
+}
+
+struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step, const int64_t *shape) {
+    struct hk_operand part = *operand;
+    for (int i = 0; i < operand->rank; i++) {
+        part.offset += (uint64_t)(begin[i] * operand->stride[i]) * hk_dtype_size(operand->dtype);
+        part.shape[i] = shape[i];
+        part.stride[i] = operand->stride[i] * step[i];
+    }
+    return part;
+}
+
+struct context {
+    struct hk_recorder *recorder;
+    const struct hk_strided_job *job;
+    int count;
+};
+
+static bool is_dense(const struct hk_operand *o) {
+    int64_t stride = 1;
+    for (int i = o->rank - 1; i >= 0; i--) {
+        if (o->shape[i] != 1 && o->stride[i] != stride) return false;
+        stride *= o->shape[i];
+    }
+    return true;
+}
+
+/* Dimensions go innermost first; a rank of 0 becomes one dimension of 1. */
+static void push_strided(const struct context *c, const struct hk_operand *operands, struct hk_dispatch *d) {
+    const struct hk_strided_job *job = c->job;
+    const int rank = operands[0].rank, n = c->count;
+    uint32_t words[HK_MAX_PUSH_BYTES / 4] = {1}, *size = words + 1, *base = size + HK_STRIDED_RANK - 1, *stride = base + n;
+    uint32_t *extra = stride + n * HK_STRIDED_RANK;
+    int n_extra = job->n_extra;
+    for (int i = 0; i < rank; i++) {
+        const int d_in = rank - 1 - i;
+        words[0] *= (uint32_t)operands[0].shape[d_in];
+        if (i < HK_STRIDED_RANK - 1) size[i] = (uint32_t)operands[0].shape[d_in];
+        for (int k = 0; k < n; k++) stride[k * HK_STRIDED_RANK + i] = (uint32_t)operands[k].stride[d_in];
+    }
+    memcpy(extra, job->extra, sizeof(uint32_t) * (size_t)n_extra);
+    for (int k = 0; k < n; k++) {
+        hk_bind(d, &operands[k], k ? HK_READ : HK_WRITE, (int)(base - words) + k);
+        if (job->rests) extra[n_extra++] = hk_binding_rest(&operands[k]);
+    }
+    d->push_bytes = (uint32_t)(extra + n_extra - words) * 4;
+    assert(d->push_bytes <= HK_MAX_PUSH_BYTES);
+    memcpy(d->push, words, d->push_bytes);
+}
+
+/* One dispatch each for the elements of the outermost dimension. */
+static hk_status record_piece(void *context, const struct hk_operand *operands);
+static hk_status record_outer(struct context *c, const struct hk_operand *operands) {
+    struct hk_operand part[HK_MAX_BINDINGS];
+    for (int64_t i = 0; i < operands[0].shape[0]; i++) {
+        for (int k = 0; k < c->count; k++) {
+            const struct hk_operand *o = &operands[k];
+            part[k] = *o;
+            part[k].rank--;
+            part[k].offset += (uint64_t)(i * o->stride[0]) * hk_dtype_size(o->dtype);
+            for (int j = 1; j < o->rank; j++) part[k].shape[j - 1] = o->shape[j], part[k].stride[j - 1] = o->stride[j];
+        }
+        const hk_status status = record_piece(c, part);
+        if (status) return status;
+    }
+    return HK_OK;
+}
+
+static hk_status record_piece(void *context, const struct hk_operand *operands) {
+    struct context *c = context;
+    if (operands[0].rank > HK_STRIDED_RANK || (c->job->dense_output && !is_dense(&operands[0]))) return record_outer(c, operands);
+    struct hk_dispatch d = {.shader = c->job->shader, .n_spec = c->job->n_spec + 2};
+    d.spec[0] = HK_ELEMENTWISE_GROUP;
+    d.spec[1] = (uint32_t)HK_MAX(operands[0].rank, 1);
+    memcpy(d.spec + 2, c->job->spec, sizeof(uint32_t) * (size_t)c->job->n_spec);
+    push_strided(c, operands, &d);
+    uint64_t items = 1, per_item = HK_MAX(c->job->per_item, 1);
+    for (int i = 0; i < operands[0].rank; i++) items *= (uint64_t)operands[0].shape[i];
+    /* an output that begins within a word has one word more */
+    items = (items + hk_binding_rest(&operands[0]) + per_item - 1) / per_item;
+    hk_groups(c->recorder, &d, (items + HK_ELEMENTWISE_GROUP - 1) / HK_ELEMENTWISE_GROUP);
+    return c->recorder->record(c->recorder, &d);
+}
+
+hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job, const struct hk_operand *operands,
+                            int count) {
+    struct context c = {recorder, job, count};
+    return hk_for_pieces(recorder, operands, count, record_piece, &c);
+}
+#endif

@@ -1,0 +1,34 @@
+/* Elementwise jobs on strided operands: what the op files of this family share on the GPU's side. */
+#ifndef HK_OP_STRIDED_H
+#define HK_OP_STRIDED_H
+
+#include "op/gpu.h"
+
+enum { HK_STRIDED_RANK = 5 }; /* dimensions that one dispatch of shaders/strided.glsl takes */
+
+/* The operand as it broadcasts to the shape of another: aligned at the last dimension, stride 0 where it stretches. */
+struct hk_operand hk_broadcast_operand(const struct hk_operand *operand, const struct hk_operand *to);
+
+/* A value's or operand's inner part: the same memory with another first element, shape and strides of the same rank. */
+struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step, const int64_t *shape);
+
+/* Records a shader that includes strided.glsl over operands of one shape (operand 0 is the output), in as many dispatches as
+   windows and ranks ask for. The shader's constants: 0 workgroup, 1 rank, then spec. Its push constants: those of
+   strided.glsl, then extra. */
+struct hk_strided_job {
+    const char *shader;
+    uint32_t spec[HK_MAX_SPEC - 2];
+    int n_spec;
+    uint32_t extra[6];
+    int n_extra;
+    bool rests;        /* each operand's hk_binding_rest follows in extra */
+    bool dense_output; /* each dispatch must see operand 0 dense */
+    uint32_t per_item; /* elements that one invocation makes; 0: 1 */
+};
+hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job, const struct hk_operand *operands,
+                            int count);
+
+/* Invocations of a workgroup of the elementwise kernels. */
+enum { HK_ELEMENTWISE_GROUP = 256 };
+
+#endif
