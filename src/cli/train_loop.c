@@ -1,0 +1,126 @@
+/* The training loop: steps, evaluations, checkpoints, interruption. Everything a step depends on follows from its number
+   and from what a checkpoint holds, so that a resumed run goes on as if it had never stopped. */
+#include "train.h"
+#include <inttypes.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+
+#define LOG_EVERY 10       /* steps */
+#define SAVE_SECONDS 60    /* between checkpoints, if no evaluation makes one */
+#define QUICK_TOKENS 16384 /* of an evaluation on the way, and ... */
+#define FINAL_TOKENS 131072 /* ... at the end */
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number) {
+    (void)signal_number;
+    interrupted = 1;
+}
+
+/* The first signal asks the loop to stop; SA_RESETHAND lets a second one end the process. */
+static void catch_interrupts(void) {
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+    sigaction(SIGTERM, &action, NULL);
+}
+
+bool train_finished(const struct hk_run_state *state) {
+    return state->steps ? state->step >= state->steps : state->seconds >= state->minutes * 60;
+}
+
+/* By steps the rate depends on the step alone; by time, on the share of the time that is over. */
+static float learning_rate(const struct hk_run_state *state, int64_t step) {
+    struct hk_schedule schedule = state->schedule;
+    if (state->steps) return hk_schedule_at(&schedule, step);
+    const double share = fmin(state->seconds / (state->minutes * 60), 1);
+    const int64_t warmup = schedule.warmup;
+    schedule.warmup = 0, schedule.steps = 1 << 20;
+    const float rate = hk_schedule_at(&schedule, 1 + (int64_t)(share * (double)((1 << 20) - 1)));
+    return step < warmup ? rate * (float)step / (float)warmup : rate;
+}
+
+static int evaluate(struct training *t, int64_t most_tokens) {
+    const struct hk_run_state *s = &t->state;
+    const int64_t part_tokens = s->batch * s->length, have = hk_text_tokens(t->text, true);
+    const int64_t wanted = have < most_tokens ? have : most_tokens, parts = (wanted + part_tokens - 1) / part_tokens;
+    double sum = 0;
+    for (int64_t part = 0; part < parts; part++) {
+        float loss;
+        if (hk_text_evaluation(t->text, s->batch, s->length, part, parts, t->tokens) != HK_OK ||
+            hk_trainer_evaluate(t->trainer, t->tokens, &loss) != HK_OK)
+            return fail_library();
+        sum += (double)loss;
+    }
+    t->state.held_out_loss = sum / (double)parts;
+    progress_evaluation(&t->progress, &t->state);
+    const struct hk_metric metric = {"held_out_loss", t->state.held_out_loss};
+    return hk_metrics_write(t->metrics, s->step, &metric, 1) == HK_OK ? EXIT_OK : fail_library();
+}
+
+static int save(struct training *t) {
+    t->last_save = now_seconds();
+    if (hk_run_save(t->folder, &t->model, hk_trainer_model(t->trainer), hk_trainer_optimizer(t->trainer), &t->state) == HK_OK)
+        return EXIT_OK;
+    progress_end(&t->progress);
+    return fail_with("%s\nhekla: the last checkpoint in %s is as it was", hk_error_message(), t->folder);
+}
+
+static int log_step(struct training *t, float norm, float lr) {
+    const struct hk_run_state *s = &t->state;
+    const bool logged = s->step % LOG_EVERY == 0 || s->step == 1 || train_finished(s);
+    progress_step(&t->progress, s, norm, lr, logged, t->device);
+    const struct hk_metric metrics[] = {{"loss", s->loss}, {"norm", (double)norm}, {"lr", (double)lr},
+                                        {"tokens_per_s", round(t->progress.tokens_per_s)}, {"seconds", rounded(s->seconds, 3)}};
+    if (!logged || hk_metrics_write(t->metrics, s->step, metrics, COUNT_OF(metrics)) == HK_OK) return EXIT_OK;
+    return fail_library();
+}
+
+static int stop_on_nan(struct training *t, int64_t step, float loss, float norm) {
+    struct hk_run_state saved = {0};
+    progress_end(&t->progress);
+    hk_run_load_state(t->folder, &saved);
+    return fail_with("training stopped at step %" PRId64 ": the loss is %g, the norm of its gradient %g. %s keeps the checkpoint of "
+                     "step %" PRId64 ". A lower --lr, a longer --warmup or --clip 1 may help",
+                     step, (double)loss, (double)norm, t->folder, saved.step);
+}
+
+static int one_step(struct training *t) {
+    struct hk_run_state *s = &t->state;
+    const int64_t step = s->step + 1;
+    const float lr = learning_rate(s, step);
+    float loss, norm;
+    if (hk_text_batch(t->text, s->batch * s->accumulate, s->length, s->seed, (uint64_t)step, t->tokens) != HK_OK ||
+        hk_trainer_step(t->trainer, t->tokens, lr) != HK_OK || hk_trainer_result(t->trainer, &loss, &norm) != HK_OK)
+        return fail_library();
+    if (!isfinite(loss) || !isfinite(norm)) return stop_on_nan(t, step, loss, norm);
+    s->step = step, s->loss = (double)loss, s->seconds = now_seconds() - t->started;
+    return log_step(t, norm, lr);
+}
+
+static int checkpoint_if_due(struct training *t) {
+    const struct hk_run_state *s = &t->state;
+    const bool finished = train_finished(s), evaluation = finished || (s->evaluate_every && s->step % s->evaluate_every == 0);
+    if (evaluation) {
+        const int status = evaluate(t, finished ? FINAL_TOKENS : QUICK_TOKENS);
+        if (status != EXIT_OK) return status;
+    }
+    return evaluation || interrupted || now_seconds() - t->last_save > SAVE_SECONDS ? save(t) : EXIT_OK;
+}
+
+int train_loop(struct training *t) {
+    catch_interrupts();
+    t->last_save = now_seconds();
+    t->started = t->last_save - t->state.seconds;
+    while (!train_finished(&t->state)) {
+        int status = one_step(t);
+        if (status == EXIT_OK) status = checkpoint_if_due(t);
+        if (status != EXIT_OK) return status;
+        if (!interrupted || train_finished(&t->state)) continue;
+        progress_end(&t->progress);
+        return fail_with("stopped after step %" PRId64 " and saved; to go on: hekla train --resume --out %s", t->state.step, t->folder);
+    }
+    return EXIT_OK;
+}
