@@ -29,6 +29,9 @@ HK_API void hk_graph_destroy(struct hk_graph **graph);
 /* HK_OK, or the status of the first op that was given something wrong; the message is then the calling thread's. */
 HK_API hk_status hk_graph_status(const struct hk_graph *graph);
 
+/* For builders outside the library (layers, models): marks the graph with its first error, as an op does. Returns NULL. */
+HK_API struct hk_value *hk_graph_refuse(struct hk_graph *graph, hk_status status, const char *message);
+
 HK_API enum hk_dtype hk_value_dtype(const struct hk_value *value);
 HK_API struct hk_shape hk_value_shape(const struct hk_value *value);
 HK_API struct hk_graph *hk_value_graph(const struct hk_value *value);

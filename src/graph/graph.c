@@ -43,6 +43,10 @@ struct hk_value *hk_graph_fail(struct hk_graph *graph, hk_status status, const c
     return NULL;
 }
 
+struct hk_value *hk_graph_refuse(struct hk_graph *graph, hk_status status, const char *message) {
+    return hk_graph_fail(graph, status ? status : HK_ERROR_INVALID, "%s", message ? message : "");
+}
+
 static struct hk_value *out_of_memory(struct hk_graph *graph) {
     return hk_graph_fail(graph, HK_ERROR_OUT_OF_MEMORY, "out of host memory while building a graph");
 }
