@@ -1,0 +1,26 @@
+# CPU kernels: op files are compiled once for their rows (as all sources are) and once per instruction set for their
+# kernels, with HK_ISA_NAME telling which. The device picks one set at run time.
+set(hekla_isas base)
+set(hekla_isa_flags_base "")
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
+  list(APPEND hekla_isas avx2 avx512)
+  set(hekla_isa_flags_avx2 -mavx2 -mfma -mf16c -mtune=haswell)
+  set(hekla_isa_flags_avx512 -mavx512f -mavx512vl -mavx512bw -mavx512dq -mavx2 -mfma -mf16c
+      -mprefer-vector-width=512 -mtune=skylake-avx512)
+endif()
+
+# Sets OUT_VAR to the objects of all sets.
+function(hekla_add_kernels OUT_VAR)
+  file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/src/op/*.c)
+  set(objects "")
+  foreach(isa ${hekla_isas})
+    add_library(hekla_kernels_${isa} OBJECT ${sources})
+    hekla_library_objects(hekla_kernels_${isa})
+    target_compile_definitions(hekla_kernels_${isa} PRIVATE HK_ISA_NAME=${isa})
+    # -ffp-contract=fast: products and sums become one instruction where the set has it
+    target_compile_options(hekla_kernels_${isa} PRIVATE -O3 -fno-trapping-math -ffp-contract=fast
+                                                        ${hekla_isa_flags_${isa}})
+    list(APPEND objects $<TARGET_OBJECTS:hekla_kernels_${isa}>)
+  endforeach()
+  set(${OUT_VAR} ${objects} PARENT_SCOPE)
+endfunction()
