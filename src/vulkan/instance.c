@@ -1,0 +1,167 @@
+/* Instances, the validation layer, and the list of devices. */
+#include "vulkan/instance.h"
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifndef VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME
+#define VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME "VK_KHR_portability_enumeration"
+#define VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR 1
+#endif
+
+static const char *const validation_layer = "VK_LAYER_KHRONOS_validation";
+
+/* volk keeps the loader's entry points in globals: opened once, under this. */
+static pthread_mutex_t loader_mutex = PTHREAD_MUTEX_INITIALIZER;
+static bool loader_open;
+
+static bool open_loader(void) {
+    pthread_mutex_lock(&loader_mutex);
+    if (!loader_open) loader_open = volkInitialize() == VK_SUCCESS;
+    const bool open = loader_open && vkEnumerateInstanceVersion;
+    pthread_mutex_unlock(&loader_mutex);
+    return open;
+}
+
+static bool has_layer(const char *name) {
+    uint32_t count = 0;
+    bool found = false;
+    if (vkEnumerateInstanceLayerProperties(&count, NULL) != VK_SUCCESS) return false;
+    VkLayerProperties *layers = calloc(count + 1, sizeof *layers);
+    if (layers && vkEnumerateInstanceLayerProperties(&count, layers) == VK_SUCCESS)
+        for (uint32_t i = 0; i < count && !found; i++) found = !strcmp(layers[i].layerName, name);
+    free(layers);
+    return found;
+}
+
+static bool has_instance_extension(const char *layer, const char *name) {
+    uint32_t count = 0;
+    bool found = false;
+    if (vkEnumerateInstanceExtensionProperties(layer, &count, NULL) != VK_SUCCESS) return false;
+    VkExtensionProperties *extensions = calloc(count + 1, sizeof *extensions);
+    if (extensions && vkEnumerateInstanceExtensionProperties(layer, &count, extensions) == VK_SUCCESS)
+        for (uint32_t i = 0; i < count && !found; i++) found = !strcmp(extensions[i].extensionName, name);
+    free(extensions);
+    return found;
+}
+
+static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlagBitsEXT severity,
+                                                 VkDebugUtilsMessageTypeFlagsEXT types,
+                                                 const VkDebugUtilsMessengerCallbackDataEXT *data, void *user) {
+    struct vk_instance *instance = user;
+    (void)types;
+    instance->messages++;
+    hk_remark(severity >= VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT ? HK_LOG_ERROR : HK_LOG_WARNING, "validation: %s",
+              data->pMessage);
+    return VK_FALSE;
+}
+
+/* The result of vkCreateInstance as a status. */
+static hk_status instance_failed(VkResult result) {
+    if (result == VK_ERROR_OUT_OF_HOST_MEMORY) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "vulkan: out of host memory");
+    return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: the loader found no driver (VkResult %d)", result);
+}
+
+static bool load_functions(struct vk_instance *instance) {
+    bool all = true;
+#define X(name) \
+    instance->name = (PFN_##name)vkGetInstanceProcAddr(instance->handle, #name); \
+    all = all && instance->name;
+    VK_INSTANCE_FUNCTIONS(X)
+#undef X
+    return all;
+}
+
+static void create_messenger(struct vk_instance *instance, const VkDebugUtilsMessengerCreateInfoEXT *info) {
+    const PFN_vkCreateDebugUtilsMessengerEXT create =
+        (PFN_vkCreateDebugUtilsMessengerEXT)vkGetInstanceProcAddr(instance->handle, "vkCreateDebugUtilsMessengerEXT");
+    instance->destroy_messenger =
+        (PFN_vkDestroyDebugUtilsMessengerEXT)vkGetInstanceProcAddr(instance->handle, "vkDestroyDebugUtilsMessengerEXT");
+    if (create && instance->destroy_messenger) create(instance->handle, info, NULL, &instance->messenger);
+}
+
+hk_status vk_instance_open(struct vk_instance *instance, bool validate) {
+    *instance = (struct vk_instance){0};
+    if (!open_loader()) return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: no Vulkan loader (libvulkan.so.1) is installed");
+    if (validate && !has_layer(validation_layer))
+        return hk_fail(HK_ERROR_UNSUPPORTED, "validation: the layer %s is not installed (Debian, Ubuntu: apt install "
+                       "vulkan-validationlayers)", validation_layer);
+
+    const VkValidationFeatureEnableEXT checks[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+                                              .enabledValidationFeatureCount = 1,
+                                              .pEnabledValidationFeatures = checks};
+    /* not GENERAL: those are the loader's remarks on other drivers */
+    const VkDebugUtilsMessengerCreateInfoEXT messenger = {
+        .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
+        .pNext = &features,
+        .messageSeverity =
+            VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
+        .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
+        .pfnUserCallback = on_message,
+        .pUserData = instance};
+    const VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                                           .pEngineName = "Hekla",
+                                           .apiVersion = VK_API_VERSION_1_3};
+    const char *extensions[3];
+    uint32_t n_extensions = 0;
+    const bool portability = has_instance_extension(NULL, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME);
+    if (portability) extensions[n_extensions++] = VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME;
+    if (validate) extensions[n_extensions++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
+    if (validate && has_instance_extension(validation_layer, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME))
+        extensions[n_extensions++] = VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME;
+    const VkInstanceCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+        .pNext = validate ? &messenger : NULL,
+        .flags = portability ? (VkInstanceCreateFlags)VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR : 0,
+        .pApplicationInfo = &application,
+        .enabledLayerCount = validate,
+        .ppEnabledLayerNames = &validation_layer,
+        .enabledExtensionCount = n_extensions,
+        .ppEnabledExtensionNames = extensions};
+    const VkResult result = vkCreateInstance(&info, NULL, &instance->handle);
+    if (result != VK_SUCCESS) {
+        instance->handle = VK_NULL_HANDLE;
+        return instance_failed(result);
+    }
+    if (!load_functions(instance)) {
+        vk_instance_close(instance);
+        return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: the loader is older than Vulkan 1.1");
+    }
+    VkDebugUtilsMessengerCreateInfoEXT alone = messenger;
+    alone.pNext = NULL;
+    if (validate) create_messenger(instance, &alone);
+    return HK_OK;
+}
+
+void vk_instance_close(struct vk_instance *instance) {
+    if (!instance->handle) return;
+    if (instance->messenger) instance->destroy_messenger(instance->handle, instance->messenger, NULL);
+    if (instance->vkDestroyInstance) instance->vkDestroyInstance(instance->handle, NULL);
+    instance->handle = VK_NULL_HANDLE;
+}
+
+hk_status vk_instance_devices(const struct vk_instance *instance, VkPhysicalDevice **out, int *count) {
+    uint32_t n = 0;
+    *out = NULL, *count = 0;
+    if (instance->vkEnumeratePhysicalDevices(instance->handle, &n, NULL) != VK_SUCCESS || !n) return HK_OK;
+    VkPhysicalDevice *devices = calloc(n, sizeof *devices);
+    if (!devices) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
+    const VkResult result = instance->vkEnumeratePhysicalDevices(instance->handle, &n, devices);
+    if (result != VK_SUCCESS && result != VK_INCOMPLETE) n = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+        instance->vkGetPhysicalDeviceProperties2(devices[i], &properties);
+        if (properties.properties.apiVersion >= VK_API_VERSION_1_3) devices[(*count)++] = devices[i];
+        else hk_remark(HK_LOG_INFO, "vulkan: %s has no Vulkan 1.3 and is left out", properties.properties.deviceName);
+    }
+    *out = devices;
+    return HK_OK;
+}
+
+void vk_instance_load_device(const struct vk_instance *instance, VkDevice device, struct VolkDeviceTable *table) {
+    pthread_mutex_lock(&loader_mutex);
+    vkGetDeviceProcAddr = instance->vkGetDeviceProcAddr; /* the global that volk asks */
+    volkLoadDeviceTable(table, device);
+    pthread_mutex_unlock(&loader_mutex);
+}
