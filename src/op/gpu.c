@@ -1,3 +1,4 @@
+#ifndef HK_ISA_NAME
 #include "op/gpu.h"
 
 uint64_t hk_operand_span(const struct hk_operand *operand) {
@@ -105,3 +106,4 @@ hk_status hk_for_pieces(const struct hk_recorder *recorder, const struct hk_oper
     simplify(copy, count);
     return split(recorder, copy, count, piece, context);
 }
+#endif
