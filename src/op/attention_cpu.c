@@ -1,0 +1,417 @@
+/* Attention on the CPU, block by block with a running softmax (Dao et al., 2022).
+
+   Scores lie transposed, [keys, queries]: queries are lanes, so that maxima and sums of the softmax need no sums across a
+   vector, and the scores are, as they are, the packed right operand of the product with the values. A tile is as many
+   queries as the register tile has columns. */
+#ifdef HK_ISA_NAME
+#include "op/attention.h"
+#include "op/gemm.h"
+#include <float.h>
+
+#define TILE GEMM_COLUMNS /* queries */
+#define TILES 8           /* per job */
+#define KEYS 256          /* per block */
+
+/* The step's operands and sizes. */
+struct attention {
+    const struct hk_step *step;
+    int64_t batch, heads, kv_heads, queries, keys, depth;
+    int64_t offset; /* query t sees keys up to t + offset */
+    float scale;
+    char *workspace;
+    size_t workspace_bytes;
+};
+
+static struct attention read_step(const struct hk_step *step, const struct cpu *cpu) {
+    const struct hk_operand *q = &step->inputs[ATTENTION_Q], *k = &step->inputs[ATTENTION_K];
+    const struct attention_attrs *attrs = step->attrs;
+    return (struct attention){
+        .step = step, .batch = q->shape[0], .heads = q->shape[1], .kv_heads = k->shape[1], .queries = q->shape[2],
+        .keys = k->shape[2], .depth = q->shape[3], .scale = attrs->scale,
+        .offset = attrs->causal ? k->shape[2] - q->shape[2] : INT32_MAX,
+        .workspace = cpu->workspace, .workspace_bytes = cpu->workspace_bytes};
+}
+
+static float *take(float **workspace, int64_t floats) {
+    float *p = *workspace;
+    *workspace += (floats + GEMM_SLACK + 15) / 16 * 16;
+    return p;
+}
+
+static float *matrix(const struct hk_operand *o, int64_t b, int64_t h) {
+    return (float *)cpu_data(o) + b * o->stride[0] + h * o->stride[1];
+}
+
+/* ---- Products of packed strips ---- */
+
+static int64_t strip_count(int64_t rows) { return (rows + GEMM_ROWS - 1) / GEMM_ROWS; }
+
+/* Packs a left operand [rows, k] strip after strip; multiply() reads it. */
+static void pack_left(float *packed, const float *source, int64_t rows, int64_t k, int64_t row_stride, int64_t k_stride) {
+    const int64_t strips = strip_count(rows);
+    for (int64_t s = 0; s < strips; s++) {
+        const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
+        CPU_NAME(gemm_pack)(packed + from * k, height, source + from * row_stride, height, k, row_stride, k_stride);
+    }
+}
+
+/* c [rows of the strips that begin before `until`, width] (+)= left right, the left operand packed as [rows, packed_k], of which
+   the first k are used. width is one strip of the right operand. */
+static void multiply(const float *left, int64_t rows, int64_t until, int64_t packed_k, int64_t k, const float *right,
+                     int64_t width, float *c, int64_t c_row, enum gemm_start start) {
+    const int64_t strips = strip_count(rows);
+    for (int64_t s = 0; s < strips; s++) {
+        const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
+        if (from >= until) break;
+        CPU_NAME(gemm_tile)((int)height, width, k, left + from * packed_k, right, c + from * c_row, c_row, start, NULL);
+    }
+}
+
+/* ---- Queries of one tile ---- */
+
+struct tile {
+    int64_t first, width; /* queries */
+    int vectors, lanes;   /* lanes = vectors * VW >= width */
+};
+
+static struct tile tile_at(int64_t first, int64_t queries) {
+    const int64_t width = HK_MIN(queries - first, TILE);
+    return (struct tile){first, width, gemm_vectors(width), gemm_vectors(width) * VW};
+}
+
+/* How many of the keys first .. first + count any query of the tile sees. */
+static int64_t visible(const struct attention *p, const struct tile *tile, int64_t first, int64_t count) {
+    const int64_t end = tile->first + tile->width + p->offset;
+    return HK_MAX(HK_MIN(end - first, count), 0);
+}
+
+/* The last key that each lane's query sees. */
+static vi last_seen(const struct attention *p, const struct tile *tile, int vector) {
+    const int64_t first = HK_MIN(tile->first + p->offset, INT32_MAX - 2 * VW);
+    vi last;
+    for (int i = 0; i < VW; i++) last[i] = (int32_t)(first + vector * VW + i);
+    return last;
+}
+
+/* ---- Forward ---- */
+
+/* A tile's running softmax: maximum and sum of each lane, and the unnormalized output [depth, lanes]. */
+struct running {
+    vf max[2], sum[2];
+    float *out;
+};
+
+/* Scores [keys, lanes] to exp(score - max), the running maximum and sum updated; factor = how the old sums shrink. */
+static inline __attribute__((always_inline)) void softmax_lanes(const struct attention *p, const struct tile *tile, int vectors,
+                                                                float *scores, int64_t first, int64_t count,
+                                                                struct running *r, vf *factor) {
+    const vf scale = v_set(p->scale);
+    const int64_t clear = HK_MIN(HK_MAX(tile->first + p->offset + 1 - first, 0), count); /* keys that all lanes see */
+    vf max[2] = {r->max[0], r->max[1]}, sum[2] = {{0}};
+    vi last[2];
+    for (int v = 0; v < vectors; v++) last[v] = last_seen(p, tile, v);
+    for (int64_t key = 0; key < count; key++)
+        for (int v = 0; v < vectors; v++) {
+            float *at = scores + (key * vectors + v) * VW;
+            vf s = v_load(at) * scale;
+            if (key >= clear) s = v_select(last[v] >= (int32_t)(first + key), s, v_set(-INFINITY));
+            max[v] = v_max(s, max[v]);
+            v_store(at, s);
+        }
+    for (int64_t key = 0; key < count; key++)
+        for (int v = 0; v < vectors; v++) {
+            float *at = scores + (key * vectors + v) * VW;
+            const vf e = v_exp(v_load(at) - max[v]);
+            sum[v] += e;
+            v_store(at, e);
+        }
+    for (int v = 0; v < vectors; v++) {
+        factor[v] = v_exp(r->max[v] - max[v]);
+        r->sum[v] = r->sum[v] * factor[v] + sum[v];
+        r->max[v] = max[v];
+    }
+}
+
+static void softmax_block(const struct attention *p, const struct tile *tile, float *scores, int64_t first, int64_t count,
+                          struct running *r, vf *factor) {
+    if (tile->vectors == 2) softmax_lanes(p, tile, 2, scores, first, count, r, factor);
+    else softmax_lanes(p, tile, 1, scores, first, count, r, factor);
+}
+
+static void scale_lanes(float *x, int64_t rows, const struct tile *tile, const vf *factor) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int v = 0; v < tile->vectors; v++) {
+            float *at = x + i * tile->lanes + v * VW;
+            v_store(at, v_load(at) * factor[v]);
+        }
+}
+
+/* to [queries, depth] (+)= x [depth, lanes] transposed; room holds TILE * (depth + VW) floats and GEMM_SLACK. */
+static void store_transposed(const float *x, int64_t depth, const struct tile *tile, float *room, float *to, int64_t to_row,
+                             bool add) {
+    const int64_t pitch = (depth + VW - 1) / VW * VW;
+    CPU_NAME(gemm_pack)(room, pitch, x, depth, tile->lanes, tile->lanes, 1);
+    for (int64_t t = 0; t < tile->width; t++)
+        for (int64_t d = 0; d < depth; d++)
+            to[t * to_row + d] = add ? to[t * to_row + d] + room[t * pitch + d] : room[t * pitch + d];
+}
+
+static void finish_tile(const struct attention *p, const struct tile *tile, struct running *r, int64_t b, int64_t h, float *room) {
+    const struct hk_operand *out = &p->step->outputs[ATTENTION_OUT];
+    float *lse = (float *)cpu_data(&p->step->outputs[ATTENTION_LSE]) + (b * p->heads + h) * p->queries + tile->first;
+    for (int64_t i = 0; i < tile->width; i++) {
+        const float sum = r->sum[i / VW][i % VW];
+        lse[i] = sum != 0 ? r->max[i / VW][i % VW] + logf(sum) : 0.0f;
+    }
+    vf inverse[2];
+    for (int v = 0; v < tile->vectors; v++) /* a query that sees no key: 0 */
+        inverse[v] = v_select(r->sum[v] != v_set(0.0f), v_set(1.0f) / r->sum[v], v_set(0.0f));
+    scale_lanes(r->out, p->depth, tile, inverse);
+    store_transposed(r->out, p->depth, tile, room, matrix(out, b, h) + tile->first * out->stride[2], out->stride[2], false);
+}
+
+/* Some tiles of queries of one head against all keys. */
+static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64_t begin, int64_t end, float *workspace) {
+    const struct hk_operand *q = &p->step->inputs[ATTENTION_Q], *k = &p->step->inputs[ATTENTION_K],
+                            *v = &p->step->inputs[ATTENTION_V];
+    const int64_t depth = p->depth, kv_head = h / (p->heads / p->kv_heads);
+    float *const keys = take(&workspace, KEYS * depth), *const values = take(&workspace, KEYS * depth);
+    float *const scores = take(&workspace, (KEYS + GEMM_ROWS) * TILE), *const room = take(&workspace, TILE * (depth + VW));
+    float *query[TILES];
+    struct running running[TILES];
+    struct tile tile[TILES];
+    int tiles = 0;
+    for (int64_t t = begin; t < end; t += TILE, tiles++) {
+        tile[tiles] = tile_at(t, end);
+        query[tiles] = take(&workspace, depth * TILE);
+        running[tiles] = (struct running){.max = {v_set(-FLT_MAX), v_set(-FLT_MAX)}, .out = take(&workspace, depth * TILE)};
+        CPU_NAME(gemm_pack)(query[tiles], tile[tiles].lanes, matrix(q, b, h) + t * q->stride[2], tile[tiles].width, depth,
+                            q->stride[2], 1);
+        memset(running[tiles].out, 0, (size_t)(depth * TILE) * sizeof(float));
+    }
+    for (int64_t first = 0; first < p->keys && visible(p, &tile[tiles - 1], first, 1); first += KEYS) {
+        const int64_t count = HK_MIN(p->keys - first, KEYS);
+        pack_left(keys, matrix(k, b, kv_head) + first * k->stride[2], count, depth, k->stride[2], 1);
+        pack_left(values, matrix(v, b, kv_head) + first * v->stride[2], depth, count, 1, v->stride[2]);
+        for (int i = 0; i < tiles; i++) {
+            const int64_t seen = visible(p, &tile[i], first, count);
+            vf factor[2];
+            if (seen == 0) continue;
+            multiply(keys, count, seen, depth, depth, query[i], tile[i].lanes, scores, tile[i].lanes, GEMM_SET);
+            softmax_block(p, &tile[i], scores, first, seen, &running[i], factor);
+            if (first > 0) scale_lanes(running[i].out, depth, &tile[i], factor);
+            multiply(values, depth, depth, count, seen, scores, tile[i].lanes, running[i].out, tile[i].lanes,
+                     first > 0 ? GEMM_ADD : GEMM_SET);
+        }
+    }
+    for (int i = 0; i < tiles; i++) finish_tile(p, &tile[i], &running[i], b, h, room);
+}
+
+/* One query at a time, for generation: reading keys and values once is all the work. */
+static void forward_query(const struct attention *p, int64_t b, int64_t h, int64_t t, float *scores) {
+    const struct hk_operand *q = &p->step->inputs[ATTENTION_Q], *k = &p->step->inputs[ATTENTION_K],
+                            *v = &p->step->inputs[ATTENTION_V], *o = &p->step->outputs[ATTENTION_OUT];
+    const int64_t depth = p->depth, kv_head = h / (p->heads / p->kv_heads);
+    const int64_t seen = HK_MAX(HK_MIN(t + p->offset + 1, p->keys), 0);
+    const float *query = matrix(q, b, h) + t * q->stride[2];
+    float *out = matrix(o, b, h) + t * o->stride[2];
+    float max = -FLT_MAX, sum = 0;
+    memset(out, 0, (size_t)depth * sizeof(float));
+    for (int64_t first = 0; first < seen; first += KEYS) {
+        const int64_t count = HK_MIN(seen - first, KEYS);
+        const float *key = matrix(k, b, kv_head) + first * k->stride[2];
+        const float *value = matrix(v, b, kv_head) + first * v->stride[2];
+        const float old = max;
+        const struct gemm dots = {.m = 1, .n = count, .k = depth, .a = query, .a_row = 1, .a_column = 1, .b = key, .b_row = 1,
+                                  .b_column = k->stride[2], .c = scores, .c_row = 1};
+        CPU_NAME(gemm_few)(&dots);
+        for (int64_t i = 0; i < count; i++) {
+            scores[i] *= p->scale;
+            max = HK_MAX(max, scores[i]);
+        }
+        for (int64_t i = 0; i < count; i += VW) v_store(scores + i, v_exp(v_load(scores + i) - v_set(max)));
+        const float factor = expf(old - max);
+        sum *= factor;
+        for (int64_t i = 0; i < count; i++) sum += scores[i];
+        for (int64_t d = 0; d < depth; d++) out[d] *= factor;
+        for (int64_t i = 0; i < count; i++)
+            for (int64_t d = 0; d < depth; d++) out[d] += scores[i] * value[i * v->stride[2] + d];
+    }
+    for (int64_t d = 0; d < depth; d++) out[d] = sum != 0 ? out[d] / sum : 0.0f;
+    float *lse = cpu_data(&p->step->outputs[ATTENTION_LSE]);
+    lse[(b * p->heads + h) * p->queries + t] = sum != 0 ? max + logf(sum) : 0.0f;
+}
+
+#define FEW_QUERIES 4
+
+static void forward_jobs(void *context, int thread, int64_t begin, int64_t end) {
+    const struct attention *p = context;
+    float *workspace = (float *)(void *)(p->workspace + (size_t)thread * p->workspace_bytes);
+    const int64_t parts = (p->queries + TILES * TILE - 1) / (TILES * TILE);
+    for (int64_t job = begin; job < end; job++) {
+        const int64_t head = job / parts, first = job % parts * TILES * TILE;
+        const int64_t last = HK_MIN(first + TILES * TILE, p->queries), b = head / p->heads, h = head % p->heads;
+        if (p->queries > FEW_QUERIES) forward_tiles(p, b, h, first, last, workspace);
+        else
+            for (int64_t t = first; t < last; t++) forward_query(p, b, h, t, workspace);
+    }
+}
+
+CPU_KERNEL(attention) {
+    struct attention p = read_step(step, cpu);
+    if (cpu_elements(&step->outputs[ATTENTION_OUT]) == 0) return;
+    if (step->n_inputs > ATTENTION_POSITION) {
+        const int64_t position = *(const int32_t *)cpu_data(&step->inputs[ATTENTION_POSITION]);
+        p.keys = HK_MIN(HK_MAX(position + p.queries, 0), p.keys);
+        if (p.offset != INT32_MAX) p.offset = p.keys - p.queries;
+    }
+    const int64_t parts = (p.queries + TILES * TILE - 1) / (TILES * TILE);
+    cpu_for_threads(cpu, p.batch * p.heads * parts, 1, forward_jobs, &p);
+}
+
+/* ---- Backward ---- */
+
+/* One block of keys of one head, and the workspace of the tiles that go over it. */
+struct block {
+    int64_t b, kv_head, first, count;
+    float *keys, *values;       /* left operands [count, depth] */
+    float *keys_across;         /* left operand [depth, count] */
+    float *query, *dout;        /* right operands [depth, lanes] of the tile */
+    float *query_rows, *dout_rows; /* right operands [width, depth], strips of GEMM_COLUMNS */
+    float *p, *ds;              /* [count, lanes] */
+    float *dq;                  /* [depth, lanes] */
+    float *strip, *room;
+};
+
+static struct block block_at(const struct attention *p, int64_t b, int64_t kv_head, int64_t first, float *workspace) {
+    const struct hk_operand *k = &p->step->inputs[ATTENTION_K], *v = &p->step->inputs[ATTENTION_V];
+    const int64_t depth = p->depth, wide = (depth + TILE - 1) / TILE * TILE;
+    struct block block = {.b = b, .kv_head = kv_head, .first = first, .count = HK_MIN(p->keys - first, KEYS)};
+    block.keys = take(&workspace, KEYS * depth), block.values = take(&workspace, KEYS * depth);
+    block.keys_across = take(&workspace, KEYS * depth);
+    block.query = take(&workspace, depth * TILE), block.dout = take(&workspace, depth * TILE);
+    block.query_rows = take(&workspace, wide * TILE), block.dout_rows = take(&workspace, wide * TILE);
+    block.p = take(&workspace, (KEYS + GEMM_ROWS) * TILE), block.ds = take(&workspace, (KEYS + GEMM_ROWS) * TILE);
+    block.dq = take(&workspace, depth * TILE), block.strip = take(&workspace, GEMM_ROWS * TILE);
+    block.room = take(&workspace, TILE * (depth + VW));
+    const float *key = matrix(k, b, kv_head) + first * k->stride[2], *value = matrix(v, b, kv_head) + first * v->stride[2];
+    pack_left(block.keys, key, block.count, depth, k->stride[2], 1);
+    pack_left(block.keys_across, key, depth, block.count, 1, k->stride[2]);
+    pack_left(block.values, value, block.count, depth, v->stride[2], 1);
+    return block;
+}
+
+/* Packs rows [width, depth] as a right operand, strip after strip of columns. */
+static void pack_rows(float *packed, const float *source, int64_t width, int64_t depth, int64_t row_stride) {
+    for (int64_t d = 0; d < depth; d += GEMM_COLUMNS) {
+        const int64_t columns = HK_MIN(depth - d, GEMM_COLUMNS);
+        CPU_NAME(gemm_pack)(packed + d * width, gemm_vectors(columns) * VW, source + d, columns, width, 1, row_stride);
+    }
+}
+
+/* to [rows, depth] += x [rows, lanes] (its first width columns) times the packed rows [width, depth]. */
+static void add_over_queries(const struct block *block, const float *x, int64_t rows, const struct tile *tile,
+                             const float *packed, int64_t depth, float *to, int64_t to_row) {
+    const int64_t strips = strip_count(rows);
+    for (int64_t s = 0; s < strips; s++) {
+        const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
+        CPU_NAME(gemm_pack)(block->strip, height, x + from * tile->lanes, height, tile->width, tile->lanes, 1);
+        for (int64_t d = 0; d < depth; d += GEMM_COLUMNS)
+            CPU_NAME(gemm_tile)((int)height, HK_MIN(depth - d, GEMM_COLUMNS), tile->width, block->strip,
+                                packed + d * tile->width, to + from * to_row + d, to_row, GEMM_ADD, NULL);
+    }
+}
+
+/* Scores to probabilities p, and dp to ds = p * (dp - delta) * scale. lse and delta [lanes]. */
+static void differentiate(const struct attention *a, const struct tile *tile, const struct block *block, int64_t seen,
+                          const float *lse, const float *delta) {
+    const vf scale = v_set(a->scale);
+    for (int v = 0; v < tile->vectors; v++) {
+        const vf l = v_load(lse + v * VW), d = v_load(delta + v * VW);
+        const vi last = last_seen(a, tile, v);
+        for (int64_t key = 0; key < seen; key++) {
+            float *p = block->p + key * tile->lanes + v * VW, *ds = block->ds + key * tile->lanes + v * VW;
+            const vf e = v_exp(v_load(p) * scale - l);
+            const vf x = v_select(last >= (int32_t)(block->first + key), e, v_set(0.0f));
+            v_store(p, x);
+            v_store(ds, x * (v_load(ds) - d) * scale);
+        }
+    }
+}
+
+/* lse and delta = sum of dout * out of the tile's queries; 0 in the lanes that have none. */
+static void read_statistics(const struct attention *a, const struct tile *tile, int64_t b, int64_t h, float *lse, float *delta) {
+    const struct hk_operand *o = &a->step->inputs[BACKWARD_OUT], *g = &a->step->inputs[BACKWARD_DOUT];
+    const float *from = (const float *)cpu_data(&a->step->inputs[BACKWARD_LSE]) + (b * a->heads + h) * a->queries + tile->first;
+    for (int64_t i = 0; i < tile->lanes; i++) {
+        const float *out = matrix(o, b, h) + (tile->first + i) * o->stride[2];
+        const float *dout = matrix(g, b, h) + (tile->first + i) * g->stride[2];
+        lse[i] = delta[i] = 0;
+        if (i >= tile->width) continue;
+        vf sum = {0};
+        int64_t d = 0;
+        for (; d + VW <= a->depth; d += VW) sum += v_load(out + d) * v_load(dout + d);
+        delta[i] = v_sum(sum);
+        for (; d < a->depth; d++) delta[i] += out[d] * dout[d];
+        lse[i] = from[i];
+    }
+}
+
+/* A tile of queries of head h against the block: adds to dq, dk and dv. */
+static void backward_tile(const struct attention *a, const struct block *block, int64_t h, const struct tile *tile) {
+    const struct hk_operand *q = &a->step->inputs[ATTENTION_Q], *g = &a->step->inputs[BACKWARD_DOUT];
+    const struct hk_operand *dq = &a->step->outputs[BACKWARD_DQ], *dk = &a->step->outputs[BACKWARD_DK],
+                            *dv = &a->step->outputs[BACKWARD_DV];
+    const int64_t depth = a->depth, seen = visible(a, tile, block->first, block->count), lanes = tile->lanes;
+    float lse[TILE], delta[TILE];
+    if (seen == 0) return;
+    const float *query = matrix(q, block->b, h) + tile->first * q->stride[2];
+    const float *dout = matrix(g, block->b, h) + tile->first * g->stride[2];
+    CPU_NAME(gemm_pack)(block->query, lanes, query, tile->width, depth, q->stride[2], 1);
+    CPU_NAME(gemm_pack)(block->dout, lanes, dout, tile->width, depth, g->stride[2], 1);
+    pack_rows(block->query_rows, query, tile->width, depth, q->stride[2]);
+    pack_rows(block->dout_rows, dout, tile->width, depth, g->stride[2]);
+    read_statistics(a, tile, block->b, h, lse, delta);
+
+    multiply(block->keys, block->count, seen, depth, depth, block->query, lanes, block->p, lanes, GEMM_SET);
+    multiply(block->values, block->count, seen, depth, depth, block->dout, lanes, block->ds, lanes, GEMM_SET);
+    differentiate(a, tile, block, seen, lse, delta);
+    add_over_queries(block, block->p, seen, tile, block->dout_rows, depth,
+                     matrix(dv, block->b, block->kv_head) + block->first * dv->stride[2], dv->stride[2]);
+    add_over_queries(block, block->ds, seen, tile, block->query_rows, depth,
+                     matrix(dk, block->b, block->kv_head) + block->first * dk->stride[2], dk->stride[2]);
+    multiply(block->keys_across, depth, depth, block->count, seen, block->ds, lanes, block->dq, lanes, GEMM_SET);
+    store_transposed(block->dq, depth, tile, block->room, matrix(dq, block->b, h) + tile->first * dq->stride[2], dq->stride[2],
+                     true);
+}
+
+static void clear(const struct hk_operand *o, int64_t b, int64_t h) {
+    for (int64_t i = 0; i < o->shape[2]; i++) memset(matrix(o, b, h) + i * o->stride[2], 0, (size_t)o->shape[3] * sizeof(float));
+}
+
+/* One head of keys and values, with all heads of queries that share it. */
+static void backward_jobs(void *context, int thread, int64_t begin, int64_t end) {
+    const struct attention *a = context;
+    float *workspace = (float *)(void *)(a->workspace + (size_t)thread * a->workspace_bytes);
+    const int64_t group = a->heads / a->kv_heads;
+    for (int64_t job = begin; job < end; job++) {
+        const int64_t b = job / a->kv_heads, kv_head = job % a->kv_heads, first_head = kv_head * group;
+        clear(&a->step->outputs[BACKWARD_DK], b, kv_head);
+        clear(&a->step->outputs[BACKWARD_DV], b, kv_head);
+        for (int64_t h = first_head; h < first_head + group; h++) clear(&a->step->outputs[BACKWARD_DQ], b, h);
+        for (int64_t first = 0; first < a->keys; first += KEYS) {
+            const struct block block = block_at(a, b, kv_head, first, workspace);
+            for (int64_t h = first_head; h < first_head + group; h++)
+                for (int64_t t = 0; t < a->queries; t += TILE) {
+                    const struct tile tile = tile_at(t, a->queries);
+                    backward_tile(a, &block, h, &tile);
+                }
+        }
+    }
+}
+
+CPU_KERNEL(attention_backward) {
+    struct attention a = read_step(step, cpu);
+    cpu_for_threads(cpu, a.batch * a.kv_heads, 1, backward_jobs, &a);
+}
+#endif
