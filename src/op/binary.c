@@ -125,6 +125,7 @@ CPU_KERNEL(binary) {
 
 #else
 #include "op/reduce.h"
+#include "op/shape.h"
 
 CPU_DECLARE(binary);
 

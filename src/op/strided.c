@@ -101,4 +101,46 @@ hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_stride
     struct context c = {recorder, job, count};
     return hk_for_pieces(recorder, operands, count, record_piece, &c);
 }
+
+hk_status hk_record_copy(struct hk_recorder *recorder, const struct hk_operand *to, const struct hk_operand *from) {
+    const struct hk_operand operands[2] = {*to, *from};
+    const size_t size = hk_dtype_size(to->dtype);
+    const struct hk_strided_job job = {
+        .shader = "cast",
+        .spec = {from->dtype, to->dtype},
+        .n_spec = 2,
+        .rests = true,
+        .dense_output = size < 4,
+        .per_item = (uint32_t)(4 / size),
+    };
+    return hk_record_strided(recorder, &job, operands, 2);
+}
+
+int64_t hk_window_elements(const struct hk_recorder *recorder, size_t element_bytes) {
+    /* the backend rounds a binding's start down, so leave room for that */
+    return (int64_t)((recorder->limits->max_range - recorder->limits->offset_align) / element_bytes / 1024 * 1024);
+}
+
+hk_status hk_record_fill(struct hk_recorder *recorder, const struct hk_operand *to, uint32_t bits) {
+    struct {
+        uint32_t base, words, head, tail, value; /* head and tail: the bits of the first and last word that are the operand's */
+    } push;
+    const uint64_t size = hk_dtype_size(to->dtype), bytes = hk_operand_span(to);
+    const uint64_t window = (uint64_t)hk_window_elements(recorder, 1);
+    push.value = size == 4 ? bits : size == 2 ? (bits & 0xffffu) * 0x10001u : (bits & 0xffu) * 0x1010101u;
+    for (uint64_t first = 0; first < bytes; first += window) {
+        const uint64_t n = HK_MIN(window, bytes - first), begin = (to->offset + first) % 4, end = begin + n;
+        struct hk_dispatch d = {.shader = "fill", .spec = {HK_ELEMENTWISE_GROUP}, .n_spec = 1};
+        push.base = 0;
+        push.words = (uint32_t)((end + 3) / 4);
+        push.head = UINT32_MAX << 8 * begin;
+        push.tail = UINT32_MAX >> (32 - 8 * end % 32) % 32;
+        hk_bind_range(&d, to, first, n, HK_WRITE, 0);
+        HK_PUSH(&d, push);
+        hk_groups(recorder, &d, (push.words + HK_ELEMENTWISE_GROUP - 1) / HK_ELEMENTWISE_GROUP);
+        const hk_status status = recorder->record(recorder, &d);
+        if (status) return status;
+    }
+    return HK_OK;
+}
 #endif

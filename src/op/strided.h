@@ -28,6 +28,15 @@ struct hk_strided_job {
 hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job, const struct hk_operand *operands,
                             int count);
 
+/* to = from: one shape, any dtypes, any strides. */
+hk_status hk_record_copy(struct hk_recorder *recorder, const struct hk_operand *to, const struct hk_operand *from);
+
+/* Each element of a dense operand = the low bits of `bits`. */
+hk_status hk_record_fill(struct hk_recorder *recorder, const struct hk_operand *to, uint32_t bits);
+
+/* Elements of that many bytes that a window may hold: a multiple of 1024. */
+int64_t hk_window_elements(const struct hk_recorder *recorder, size_t element_bytes);
+
 /* Invocations of a workgroup of the elementwise kernels. */
 enum { HK_ELEMENTWISE_GROUP = 256 };
 

@@ -25,6 +25,7 @@ CPU_KERNEL(where) {
 
 #else
 #include "op/reduce.h"
+#include "op/shape.h"
 
 CPU_DECLARE(where);
 

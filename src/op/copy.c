@@ -1,0 +1,136 @@
+/* Copies: contiguous, and conversion between dtypes. */
+#include "op/op.h"
+#include "op/strided.h"
+
+#ifdef HK_ISA_NAME
+#include "cpu/loops.h"
+
+CPU_KERNEL(copy) { cpu_copy(cpu, &step->outputs[0], &step->inputs[0]); }
+
+#if defined(__F16C__)
+static inline float f32_of_f16(uint16_t x) { return __builtin_ia32_vcvtph2ps((short __attribute__((vector_size(16)))){(short)x})[0]; }
+#else
+static inline float f32_of_f16(uint16_t x) { return hk_f32_from_f16(x); }
+#endif
+
+static inline float read_f32(const void *from, enum hk_dtype dtype, int64_t i) {
+    switch (dtype) {
+    case HK_F16: return f32_of_f16(((const uint16_t *)from)[i]);
+    case HK_BF16: return hk_f32_from_bf16(((const uint16_t *)from)[i]);
+    case HK_I32: return (float)((const int32_t *)from)[i];
+    case HK_U8: return (float)((const uint8_t *)from)[i];
+    default: return ((const float *)from)[i];
+    }
+}
+
+/* Toward zero, clamped; NaN gives 0. */
+static inline int32_t i32_of(float x) {
+    if (x >= 2147483648.0f) return INT32_MAX;
+    if (x <= -2147483648.0f) return INT32_MIN;
+    return x != x ? 0 : (int32_t)x;
+}
+
+static inline int32_t read_i32(const void *from, enum hk_dtype dtype, int64_t i) {
+    if (dtype == HK_I32) return ((const int32_t *)from)[i];
+    if (dtype == HK_U8) return ((const uint8_t *)from)[i];
+    return i32_of(read_f32(from, dtype, i));
+}
+
+/* Inlined with the dtypes known. */
+static inline __attribute__((always_inline)) void convert_run(void *to, enum hk_dtype to_dtype, const void *from,
+                                                              enum hk_dtype from_dtype, int64_t n) {
+    for (int64_t i = 0; i < n; i++) {
+        switch (to_dtype) {
+        case HK_F16: ((uint16_t *)to)[i] = hk_f16_from_f32(read_f32(from, from_dtype, i)); break;
+        case HK_BF16: ((uint16_t *)to)[i] = hk_bf16_from_f32(read_f32(from, from_dtype, i)); break;
+        case HK_I32: ((int32_t *)to)[i] = read_i32(from, from_dtype, i); break;
+        case HK_U8: ((uint8_t *)to)[i] = (uint8_t)HK_MIN(HK_MAX(read_i32(from, from_dtype, i), 0), 255); break;
+        default: ((float *)to)[i] = read_f32(from, from_dtype, i);
+        }
+    }
+}
+
+static void convert_from(void *to, enum hk_dtype to_dtype, const void *from, enum hk_dtype dtype, int64_t n) {
+    switch (to_dtype) {
+    case HK_F16: convert_run(to, HK_F16, from, dtype, n); break;
+    case HK_BF16: convert_run(to, HK_BF16, from, dtype, n); break;
+    case HK_I32: convert_run(to, HK_I32, from, dtype, n); break;
+    case HK_U8: convert_run(to, HK_U8, from, dtype, n); break;
+    default: convert_run(to, HK_F32, from, dtype, n);
+    }
+}
+
+static void cast_body(void *context, int64_t begin, int64_t end) {
+    const struct hk_step *step = context;
+    const struct hk_operand *to = &step->outputs[0], *from = &step->inputs[0];
+    convert_from((char *)cpu_data(to) + begin * (int64_t)hk_dtype_size(to->dtype), to->dtype,
+                 (const char *)cpu_data(from) + begin * (int64_t)hk_dtype_size(from->dtype), from->dtype, end - begin);
+}
+
+CPU_KERNEL(cast) { cpu_for(cpu, cpu_elements(&step->outputs[0]), CPU_GRAIN, cast_body, (void *)(uintptr_t)step); }
+
+#else
+CPU_DECLARE(copy);
+CPU_DECLARE(cast);
+
+static bool is_float(enum hk_dtype dtype) { return dtype == HK_F32 || dtype == HK_F16 || dtype == HK_BF16; }
+
+static bool infer_copy(struct hk_call *call) {
+    const struct hk_value *x = call->inputs[0];
+    hk_infer_output(call, 0, x->dtype, x->rank, x->shape);
+    return true;
+}
+
+static void backward_copy(struct hk_backward *b) { b->results[0] = b->grads[0]; }
+
+static bool infer_cast(struct hk_call *call) {
+    const struct hk_value *x = call->inputs[0];
+    const enum hk_dtype dtype = *(const enum hk_dtype *)call->attrs;
+    if ((unsigned)dtype >= HK_DTYPE_COUNT)
+        return hk_graph_fail(call->graph, HK_ERROR_INVALID, "cast: %d is no dtype", (int)dtype);
+    hk_infer_output(call, 0, dtype, x->rank, x->shape);
+    return true;
+}
+
+/* Nothing goes back through integers. */
+static void backward_cast(struct hk_backward *b) {
+    const enum hk_dtype from = b->call->inputs[0]->dtype;
+    if (is_float(from) && is_float(b->call->outputs[0]->dtype)) b->results[0] = hk_cast(b->grads[0], from);
+}
+
+static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    return hk_record_copy(recorder, &step->outputs[0], &step->inputs[0]);
+}
+
+const struct hk_op hk_op_copy = {
+    .name = "copy",
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .n_outputs = 1,
+    .infer = infer_copy,
+    .backward = backward_copy,
+    .cpu = CPU_KERNELS(copy),
+    .gpu = gpu,
+};
+
+const struct hk_op hk_op_cast = {
+    .name = "cast",
+    .min_inputs = 1,
+    .max_inputs = 1,
+    .n_outputs = 1,
+    .infer = infer_cast,
+    .backward = backward_cast,
+    .cpu = CPU_KERNELS(cast),
+    .gpu = gpu,
+};
+
+struct hk_value *hk_contiguous(struct hk_value *x) {
+    return !x || hk_is_dense(x) ? x : hk_call_op(NULL, &hk_op_copy, &x, 1, NULL, 0);
+}
+
+struct hk_value *hk_cast(struct hk_value *x, enum hk_dtype dtype) {
+    if (!x || x->dtype == dtype) return x;
+    x = hk_contiguous(x);
+    return hk_call_op(NULL, &hk_op_cast, &x, 1, &dtype, sizeof dtype);
+}
+#endif
