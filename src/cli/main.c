@@ -1,5 +1,6 @@
 /* hekla: trains and runs language models from the command line. */
 #include "cli.h"
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -42,6 +43,7 @@ int main(int argc, char **argv) {
         printf("hekla %s\n", hk_version());
         return EXIT_OK;
     }
+    signal(SIGXFSZ, SIG_IGN); /* a limit on file sizes is then an error of write, like a full disk */
     hk_set_log(print_remark, NULL);
     for (int i = 0; i < COUNT_OF(commands); i++)
         if (!strcmp(argv[1], commands[i].name)) return commands[i].run(argc - 1, argv + 1);

@@ -42,7 +42,7 @@ static void make_rows(struct train_options *o, struct option_row rows[N_ROWS]) {
         WHOLE("accumulate", accumulate, 1, 65536, "batches in one step (default 1)"),
         WHOLE("steps", steps, 1, 1e12, "how many steps to train (default 5000)"),
         NUMBER("minutes", minutes, 1e6, "how long to train, instead of --steps"),
-        NUMBER("lr", lr, 1000, "the highest learning rate (default 0.001); it falls to a tenth"),
+        NUMBER("lr", lr, 1e30, "the highest learning rate (default 0.001); it falls to a tenth"),
         WHOLE("warmup", warmup, 0, 1e12, "steps in which the learning rate rises (default 100, at most a tenth)"),
         TEXT("schedule", schedule, "KIND", "cosine, linear or constant (default cosine)"),
         NUMBER("weight-decay", weight_decay, 1000, "(default 0.1)"),

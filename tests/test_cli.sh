@@ -1,0 +1,246 @@
+#!/bin/sh
+# The program hekla as its users meet it: what bad input gets, and that interrupted and killed runs go on bit for bit.
+#
+#   test_cli.sh PROGRAM
+set -u
+hekla=$(realpath "$1")
+work=$(mktemp -d "${TMPDIR:-/tmp}/hekla-cli.XXXXXX") || exit 1
+failed=0 passed=0 background=
+leave() {
+    [ -z "$background" ] || kill -9 "$background" 2>/dev/null
+    rm -rf "$work"
+}
+trap leave EXIT
+cd "$work" || exit 1
+
+pass() { passed=$((passed + 1)); }
+fail() {
+    failed=$((failed + 1))
+    echo "FAILED: $*" >&2
+}
+
+# expect STATUS PART COMMAND...: the exit status, and what stderr must contain
+expect() {
+    want=$1 part=$2
+    shift 2
+    "$@" >out 2>err
+    status=$?
+    if [ $status -ne "$want" ]; then
+        fail "status $status, not $want: $*"
+        cat err >&2
+    elif ! grep -qF -e "$part" err; then
+        fail "stderr lacks \"$part\": $*"
+        cat err >&2
+    else
+        pass
+    fi
+}
+# as expect, and a run in the folder "new" must not have come into being
+refuse() {
+    expect "$@"
+    [ ! -e new ] || { fail "left something behind: $*"; rm -rf new; }
+}
+that() { # NAME CONDITION...
+    name=$1
+    shift
+    if "$@"; then pass; else fail "$name"; fi
+}
+
+seq 1 6000 >text
+: >empty
+echo "too short" >short
+tiny="--layers 1 --heads 2 --width 16 --context 16 --batch 4 --device cpu"
+train="$hekla train --data text $tiny"
+
+# ---- Usage ----
+
+expect 2 "Usage" "$hekla"
+expect 0 "" "$hekla" --help
+expect 0 "" "$hekla" --version
+expect 2 "no command \"dance\"" "$hekla" dance
+for command in devices train generate eval "bench step" "bench op" bench; do
+    # shellcheck disable=SC2086
+    expect 0 "" "$hekla" $command --help
+    that "--help of $command explains" grep -q "^Usage: hekla $command" out
+done
+refuse 2 "--data FILE is missing" "$hekla" train
+refuse 2 "--layers must be a whole number from 1 to 1000, not \"many\"" "$hekla" train --data text --layers many
+refuse 2 "--dropout must be a number" "$hekla" train --data text --dropout 1.5
+refuse 2 "no option --lairs" "$hekla" train --data text --lairs 3
+refuse 2 "--steps needs an argument" "$hekla" train --data text --steps
+refuse 2 "choose one" "$hekla" train --data text --steps 3 --minutes 1
+refuse 2 "--model must be gpt or llama" "$hekla" train --data text --model bert
+refuse 2 "--schedule must be" "$hekla" train --data text --schedule square
+refuse 2 "one word too many" "$hekla" train text
+expect 2 "DIR is missing" "$hekla" generate
+expect 2 "--data FILE is missing" "$hekla" eval run
+expect 2 "step or op" "$hekla" bench
+expect 2 "--model NAME is missing" "$hekla" bench step
+expect 2 "gpt-huge" "$hekla" bench step --model gpt-huge
+expect 2 "--shape must be MxNxK" "$hekla" bench op --op matmul --shape 3x4
+expect 2 "--transpose must be" "$hekla" bench op --op matmul --shape 3x4x5 --transpose xx
+
+# ---- Bad input ----
+
+refuse 1 "cannot open absent: No such file" "$hekla" train --data absent --out new
+refuse 1 "empty is empty" "$hekla" train --data empty --out new
+refuse 1 "short is too short: a context of 64 needs 65 bytes to train on, it has 9 (of 10 in all)" \
+    "$hekla" train --data short --out new --device cpu
+refuse 1 "heads (5) do not divide width (128)" "$hekla" train --data text --out new --heads 5 --device cpu
+refuse 1 "cpu" "$hekla" train --data text --out new --device vulkan:99
+refuse 1 "cpu" "$hekla" train --data text --out new --device abacus
+expect 1 "absent" "$hekla" generate absent
+expect 1 "absent" "$hekla" eval absent --data text
+expect 1 "absent" "$hekla" train --resume --out absent
+mkdir bare
+expect 1 "bare is no run: it has no config.json" "$hekla" generate bare
+expect 1 "bare is no run" "$hekla" train --resume --out bare
+expect 1 "cannot make folder" "$hekla" train --data text $tiny --steps 1 --out text/new
+refuse 1 "cannot open absent" "$hekla" eval bare --data absent
+
+# ---- A run, and what can be done with it ----
+
+# shellcheck disable=SC2086
+expect 0 "device cpu" $train --steps 20 --eval-every 10 --out run
+for file in model.safetensors config.json tokenizer.json optimizer.safetensors state.json metrics.jsonl; do
+    that "run has $file" test -s run/$file
+done
+that "no leftovers" test -z "$(find run -name '*.next' -o -name '*.part')"
+that "held-out loss is printed" grep -q "held-out loss" out
+# shellcheck disable=SC2086
+expect 1 "run holds a run already" $train --steps 20 --out run
+expect 0 "run is finished, at step 20" "$hekla" train --resume --out run --device cpu
+expect 1 "--width is 16 in run, not 32" "$hekla" train --resume --out run --device cpu --width 32
+expect 1 "--model is gpt in run, not llama" "$hekla" train --resume --out run --device cpu --model llama
+expect 1 "--seed is 1 in run, not 2" "$hekla" train --resume --out run --device cpu --seed 2 --steps 30
+expect 1 "is not the text that run was trained on" "$hekla" train --resume --out run --data short --device cpu
+expect 0 "" "$hekla" train --resume --out run --steps 25 --device cpu
+that "resumed to the new end" grep -q '"step":[[:space:]]*25,' run/state.json
+expect 0 "" "$hekla" generate run --prompt 12 --tokens 30 --device cpu
+that "generate writes prompt, tokens and a line's end" test "$(wc -c <out)" -eq 33
+cp out first
+expect 0 "" "$hekla" generate run --prompt 12 --tokens 30 --device cpu
+that "the same seed writes the same" cmp -s out first
+expect 0 "" "$hekla" generate run --prompt "$(seq 1 50 | tr '\n' ' ')" --tokens 30 --temperature 0 --device cpu
+expect 0 "" "$hekla" eval run --data text --json --device cpu
+for key in loss perplexity bits_per_byte; do that "eval prints $key" grep -q "\"$key\":" out; done
+expect 1 "too short" "$hekla" eval run --data short --device cpu
+# shellcheck disable=SC2086
+expect 0 "" $train --model llama --steps 4 --out llama --json
+that "--json prints steps" grep -q '"event":"step","step":4,' out
+that "llama's config is Llama's" grep -q '"model_type":[[:space:]]*"llama"' llama/config.json
+expect 0 "" "$hekla" generate llama --tokens 5 --device cpu
+# shellcheck disable=SC2086
+expect 0 "" $train --minutes 0.02 --eval-every 0 --out timed
+expect 0 "" "$hekla" bench step --model llama-2 --steps 1 --warmup 0 --device cpu
+for key in model device dtype params ms_per_step tokens_per_s loss peak_bytes submits dispatches fallbacks; do
+    that "bench step prints $key" grep -q "\"$key\":" out
+done
+expect 0 "" "$hekla" bench op --op matmul --shape 33x65x17 --transpose nt --device cpu
+that "bench op prints gflops" grep -q '"gflops":' out
+expect 0 "" "$hekla" devices --json
+that "devices lists the cpu" grep -q '"device":"cpu"' out
+
+# ---- Damaged runs ----
+
+damage() { rm -rf damaged && cp -r run damaged; }
+damage && head -c 500 run/model.safetensors >damaged/model.safetensors
+expect 1 "damaged/model.safetensors: safetensors:" "$hekla" generate damaged --device cpu
+damage && printf '\000\000\000\000\000\000\000\200{}' >damaged/model.safetensors
+expect 1 "claims 9223372036854775808 bytes" "$hekla" generate damaged --device cpu
+damage && : >damaged/optimizer.safetensors
+expect 1 "damaged/optimizer.safetensors" "$hekla" train --resume --steps 30 --out damaged --device cpu
+damage && sed 's/"n_embd":[^,]*/"n_embd": 32/' run/config.json >damaged/config.json
+expect 1 "the model needs [" "$hekla" generate damaged --device cpu
+damage && sed 's/"n_head":[^,]*/"n_head": 3/' run/config.json >damaged/config.json
+expect 1 "heads" "$hekla" generate damaged --device cpu
+damage && sed 's/"vocab_size":[^,]*/"vocab_size": 99/' run/config.json >damaged/config.json
+expect 1 "vocabulary of 99" "$hekla" generate damaged --device cpu
+damage && echo '{"step"' >damaged/state.json
+expect 1 "damaged/state.json" "$hekla" train --resume --steps 30 --out damaged --device cpu
+damage && rm damaged/state.json
+expect 1 "state.json" "$hekla" train --resume --steps 30 --out damaged --device cpu
+expect 0 "" "$hekla" generate damaged --tokens 3 --device cpu
+
+# ---- Not a number ----
+
+# shellcheck disable=SC2086
+expect 1 "training stopped at step" $train --steps 50 --lr 1e20 --clip 0 --warmup 0 --out nan
+that "the last good checkpoint is named" grep -q "keeps the checkpoint of step 0" err
+expect 0 "" "$hekla" generate nan --tokens 3 --device cpu
+
+# ---- No space left ----
+
+# the largest file may have 8 blocks: a new run does not fit, and leaves nothing; an old one stays as it was
+(ulimit -f 8 && expect 1 "cannot write" $train --steps 5 --out new && exit "$failed") || failed=$((failed + 1))
+that "a run without room leaves nothing" test ! -e new
+cp -r run full
+(ulimit -f 8 && expect 1 "cannot write" "$hekla" train --resume --steps 40 --out full --device cpu && exit "$failed") ||
+    failed=$((failed + 1))
+that "no room: the old model stays" cmp -s run/model.safetensors full/model.safetensors
+that "no room: the old state stays" cmp -s run/state.json full/state.json
+that "no room: no leftovers" test -z "$(find full -name '*.next' -o -name '*.part')"
+expect 0 "" "$hekla" train --resume --steps 30 --out full --device cpu
+
+# ---- Interrupted, killed, resumed: the same bits ----
+
+long="$train --steps 1500 --eval-every 100 --dropout 0.1 --accumulate 2"
+# shellcheck disable=SC2086
+expect 0 "" $long --out whole
+
+wait_for() { # FILE: until it is there and has something in it
+    for _ in $(seq 600); do
+        [ ! -s "$1" ] || return 0
+        sleep 0.05
+    done
+    return 1
+}
+same_as_whole() {
+    that "$1 ends with the weights of a run left alone" cmp -s whole/model.safetensors "$1/model.safetensors"
+    that "$1 ends with its optimizer" cmp -s whole/optimizer.safetensors "$1/optimizer.safetensors"
+    that "$1 logs each step once" test "$(grep -c '"loss"' whole/metrics.jsonl)" -eq "$(grep -c '"loss"' "$1/metrics.jsonl")"
+}
+
+$long --out interrupted >out 2>err &
+background=$!
+wait_for interrupted/metrics.jsonl || fail "no metrics after 30 s"
+kill -INT $background
+wait $background
+that "Ctrl-C has status 1" test $? -eq 1
+background=
+that "Ctrl-C says how to go on" grep -q "hekla train --resume --out interrupted" err
+expect 0 "" "$hekla" train --resume --out interrupted --device cpu
+same_as_whole interrupted
+
+kills=0
+for delay in 0.02 0.5 0.11 0.3 0.23 0.7 0.17 0.4 0.61 0.37; do
+    if [ -e killed/state.json ]; then how="$hekla train --resume --device cpu"; else how=$long; fi
+    $how --out killed >out 2>err &
+    background=$!
+    sleep $delay
+    kill -9 $background 2>/dev/null && kills=$((kills + 1))
+    wait $background 2>/dev/null
+    background=
+    [ ! -e killed/state.json ] || expect 0 "" "$hekla" generate killed --tokens 1 --device cpu
+done
+echo "killed $kills times, last at $(tr -d '\n ' <killed/state.json | cut -c 1-12)"
+expect 0 "" "$hekla" train --resume --out killed --device cpu
+same_as_whole killed
+
+# a second Ctrl-C does not wait for the step, which takes long here
+$hekla train --data text --width 1024 --heads 16 --layers 12 --batch 64 --context 256 --device cpu --out slow >out 2>err &
+background=$!
+if wait_for slow/metrics.jsonl || wait_for slow/state.json; then
+    sleep 0.5
+    kill -INT $background
+    sleep 0.2
+    kill -INT $background
+    wait $background
+    that "a second Ctrl-C stops at once" test $? -eq 130
+else
+    fail "the slow run did not start"
+fi
+background=
+
+echo "$passed checks passed, $failed failed"
+[ "$failed" -eq 0 ]
