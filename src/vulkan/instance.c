@@ -56,12 +56,6 @@ static VKAPI_ATTR VkBool32 VKAPI_CALL on_message(VkDebugUtilsMessageSeverityFlag
     return VK_FALSE;
 }
 
-/* The result of vkCreateInstance as a status. */
-static hk_status instance_failed(VkResult result) {
-    if (result == VK_ERROR_OUT_OF_HOST_MEMORY) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "vulkan: out of host memory");
-    return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: the loader found no driver (VkResult %d)", result);
-}
-
 static bool load_functions(struct vk_instance *instance) {
     bool all = true;
 #define X(name) \
@@ -80,57 +74,66 @@ static void create_messenger(struct vk_instance *instance, const VkDebugUtilsMes
     if (create && instance->destroy_messenger) create(instance->handle, info, NULL, &instance->messenger);
 }
 
+/* What the driver cannot know better is asked for by name: portability (MoltenVK), and what validation needs. */
+static uint32_t choose_extensions(bool validate, bool portability, const char *extensions[3]) {
+    uint32_t count = 0;
+    if (portability) extensions[count++] = VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME;
+    if (!validate) return count;
+    extensions[count++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
+    if (has_instance_extension(validation_layer, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME))
+        extensions[count++] = VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME;
+    return count;
+}
+
+/* next: structures for validation, or NULL. */
+static hk_status create_instance(struct vk_instance *instance, const void *next) {
+    const char *extensions[3];
+    const bool portability = has_instance_extension(NULL, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME);
+    const VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
+                                           .pEngineName = "Hekla",
+                                           .apiVersion = VK_API_VERSION_1_3};
+    const VkInstanceCreateInfo info = {
+        .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
+        .pNext = next,
+        .flags = portability ? (VkInstanceCreateFlags)VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR : 0,
+        .pApplicationInfo = &application,
+        .enabledLayerCount = next != NULL,
+        .ppEnabledLayerNames = &validation_layer,
+        .enabledExtensionCount = choose_extensions(next != NULL, portability, extensions),
+        .ppEnabledExtensionNames = extensions};
+    const VkResult result = vkCreateInstance(&info, NULL, &instance->handle);
+    if (result == VK_SUCCESS) return HK_OK;
+    instance->handle = VK_NULL_HANDLE;
+    if (result == VK_ERROR_OUT_OF_HOST_MEMORY) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "vulkan: out of host memory");
+    return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: the loader found no driver (VkResult %d)", result);
+}
+
 hk_status vk_instance_open(struct vk_instance *instance, bool validate) {
     *instance = (struct vk_instance){0};
     if (!open_loader()) return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: no Vulkan loader (libvulkan.so.1) is installed");
     if (validate && !has_layer(validation_layer))
         return hk_fail(HK_ERROR_UNSUPPORTED, "validation: the layer %s is not installed (Debian, Ubuntu: apt install "
                        "vulkan-validationlayers)", validation_layer);
-
-    const VkValidationFeatureEnableEXT checks[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
-    const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
-                                              .enabledValidationFeatureCount = 1,
-                                              .pEnabledValidationFeatures = checks};
     /* not GENERAL: those are the loader's remarks on other drivers */
-    const VkDebugUtilsMessengerCreateInfoEXT messenger = {
+    VkDebugUtilsMessengerCreateInfoEXT messenger = {
         .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
-        .pNext = &features,
         .messageSeverity =
             VK_DEBUG_UTILS_MESSAGE_SEVERITY_WARNING_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_SEVERITY_ERROR_BIT_EXT,
         .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
         .pfnUserCallback = on_message,
         .pUserData = instance};
-    const VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
-                                           .pEngineName = "Hekla",
-                                           .apiVersion = VK_API_VERSION_1_3};
-    const char *extensions[3];
-    uint32_t n_extensions = 0;
-    const bool portability = has_instance_extension(NULL, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME);
-    if (portability) extensions[n_extensions++] = VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME;
-    if (validate) extensions[n_extensions++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
-    if (validate && has_instance_extension(validation_layer, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME))
-        extensions[n_extensions++] = VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME;
-    const VkInstanceCreateInfo info = {
-        .sType = VK_STRUCTURE_TYPE_INSTANCE_CREATE_INFO,
-        .pNext = validate ? &messenger : NULL,
-        .flags = portability ? (VkInstanceCreateFlags)VK_INSTANCE_CREATE_ENUMERATE_PORTABILITY_BIT_KHR : 0,
-        .pApplicationInfo = &application,
-        .enabledLayerCount = validate,
-        .ppEnabledLayerNames = &validation_layer,
-        .enabledExtensionCount = n_extensions,
-        .ppEnabledExtensionNames = extensions};
-    const VkResult result = vkCreateInstance(&info, NULL, &instance->handle);
-    if (result != VK_SUCCESS) {
-        instance->handle = VK_NULL_HANDLE;
-        return instance_failed(result);
-    }
+    const VkValidationFeatureEnableEXT checks[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+                                              .pNext = &messenger, /* sees messages about the instance itself */
+                                              .enabledValidationFeatureCount = 1,
+                                              .pEnabledValidationFeatures = checks};
+    const hk_status status = create_instance(instance, validate ? &features : NULL);
+    if (status) return status;
     if (!load_functions(instance)) {
         vk_instance_close(instance);
         return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: the loader is older than Vulkan 1.1");
     }
-    VkDebugUtilsMessengerCreateInfoEXT alone = messenger;
-    alone.pNext = NULL;
-    if (validate) create_messenger(instance, &alone);
+    if (validate) create_messenger(instance, &messenger);
     return HK_OK;
 }
 
