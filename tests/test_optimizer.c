@@ -6,7 +6,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "each_device.h"
+#include "support.h"
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -75,6 +75,17 @@ struct slabs {
     struct hk_program *program;
 };
 
+/* Calls test(device) on every device that is tested; the validation layer must have nothing to say. */
+static void each_device(void (*test)(struct hk_device *device)) {
+    struct hk_device *devices[TEST_MAX_DEVICES];
+    const int count = test_devices_open(devices);
+    for (int i = 0; i < count; i++) {
+        printf("on %s\n", test_device_name(devices[i]));
+        test(devices[i]);
+    }
+    assert_true(test_devices_close(devices, count));
+}
+
 static struct hk_tensor *tensor(struct hk_device *device, int64_t n) {
     struct hk_tensor *t = hk_tensor_create(device, HK_F32, HK_SHAPE(n));
     assert_non_null(t);
@@ -137,7 +148,7 @@ static void check_rule(struct hk_device *device, const struct rule *r) {
 }
 
 static void check_rules(struct hk_device *device) {
-    for (size_t i = 0; i < sizeof rules / sizeof *rules; i++) check_rule(device, &rules[i]);
+    for (int i = 0; i < COUNT(rules); i++) check_rule(device, &rules[i]);
 }
 
 static void steps_follow_the_formulas(void **unused) {
@@ -149,11 +160,11 @@ static void steps_follow_the_formulas(void **unused) {
 
 static void check_norm(struct hk_device *device) {
     const int64_t sizes[] = {100003, 1, 0, 16384, 77};
-    enum { COUNT = sizeof sizes / sizeof *sizes };
-    struct hk_tensor *tensors[COUNT], *result = tensor(device, 1);
+    enum { TENSORS = COUNT(sizes) };
+    struct hk_tensor *tensors[TENSORS], *result = tensor(device, 1);
     double squares = 0;
     uint32_t seed = 3;
-    for (int k = 0; k < COUNT; k++) {
+    for (int k = 0; k < TENSORS; k++) {
         tensors[k] = tensor(device, sizes[k]);
         float *data = malloc((size_t)sizes[k] * sizeof *data + 1);
         assert_non_null(data);
@@ -165,7 +176,7 @@ static void check_norm(struct hk_device *device) {
         free(data);
     }
     struct hk_graph *graph = hk_graph_create();
-    hk_store(result, hk_global_norm(graph, tensors, COUNT));
+    hk_store(result, hk_global_norm(graph, tensors, TENSORS));
     struct hk_program *program = hk_compile(device, graph, NULL);
     if (!program) fail_msg("%s", hk_error_message());
     float norm[2];
@@ -178,7 +189,7 @@ static void check_norm(struct hk_device *device) {
     assert_memory_equal(&norm[0], &norm[1], sizeof *norm);
     hk_program_destroy(&program);
     hk_graph_destroy(&graph);
-    for (int k = 0; k < COUNT; k++) hk_tensor_destroy(&tensors[k]);
+    for (int k = 0; k < TENSORS; k++) hk_tensor_destroy(&tensors[k]);
     hk_tensor_destroy(&result);
 }
 

@@ -5,11 +5,20 @@
 #include <stdint.h>
 #include <cmocka.h>
 
-#include "each_device.h"
+#include "support.h"
 #include <math.h>
 #include <string.h>
 
-#define LENGTH(array) (sizeof(array) / sizeof *(array))
+/* Calls test(device) on every device that is tested; the validation layer must have nothing to say. */
+static void each_device(void (*test)(struct hk_device *device)) {
+    struct hk_device *devices[TEST_MAX_DEVICES];
+    const int count = test_devices_open(devices);
+    for (int i = 0; i < count; i++) {
+        printf("on %s\n", test_device_name(devices[i]));
+        test(devices[i]);
+    }
+    assert_true(test_devices_close(devices, count));
+}
 
 static struct hk_tensor *tensor(struct hk_device *device, enum hk_dtype dtype, struct hk_shape shape, const void *data) {
     struct hk_tensor *t = hk_tensor_create(device, dtype, shape);
@@ -58,20 +67,20 @@ static void an_index_out_of_range_gives_nan_and_no_gradient(void **unused) {
 
 /* A table of 160 MB, more than the 128 MiB that some devices can bind: rows at its ends, and gradients there. */
 static void check_large_table(struct hk_device *device) {
-    enum { ROWS = 20003, WIDTH = 2000, COUNT = 5 };
-    const int32_t index[COUNT] = {0, ROWS - 1, 16776, 16777, ROWS - 1};
+    enum { ROWS = 20003, WIDTH = 2000, N = 5 };
+    const int32_t index[N] = {0, ROWS - 1, 16776, 16777, ROWS - 1};
     struct hk_tensor *t = tensor(device, HK_F32, HK_SHAPE(ROWS, WIDTH), NULL),
-                     *i = tensor(device, HK_I32, HK_SHAPE(COUNT), index),
-                     *y = tensor(device, HK_F32, HK_SHAPE(COUNT, WIDTH), NULL);
+                     *i = tensor(device, HK_I32, HK_SHAPE(N), index),
+                     *y = tensor(device, HK_F32, HK_SHAPE(N, WIDTH), NULL);
     struct hk_graph *graph = hk_graph_create();
     /* the table becomes the gradient of sum(w * table[index]), w = 0, 1, 2, ...; then its rows are read */
     struct hk_value *leaf = hk_leaf(graph, t), *in = hk_leaf(graph, i), *grad = NULL;
-    struct hk_value *w = hk_reshape(hk_arange(graph, HK_F32, COUNT * WIDTH, 0, 1), HK_SHAPE(COUNT, WIDTH));
+    struct hk_value *w = hk_reshape(hk_arange(graph, HK_F32, N * WIDTH, 0, 1), HK_SHAPE(N, WIDTH));
     hk_gradients(hk_sum(hk_mul(w, hk_embedding(leaf, in)), HK_ALL_AXES, false), &leaf, 1, &grad);
     hk_store(t, grad);
     hk_store(y, hk_embedding(leaf, in));
     run(device, &graph);
-    static float got[COUNT][WIDTH];
+    static float got[N][WIDTH];
     read(y, &got[0][0]);
     for (int k = 0; k < WIDTH; k++) {
         assert_true(got[0][k] == (float)k);
@@ -140,7 +149,7 @@ static void write_and_check(struct hk_device *device, int32_t position) {
 
 static void check_cache(struct hk_device *device) {
     const int32_t positions[] = {0, 3, 5, 7, 9, 1000, INT32_MAX, -2};
-    for (size_t i = 0; i < LENGTH(positions); i++) write_and_check(device, positions[i]);
+    for (int i = 0; i < COUNT(positions); i++) write_and_check(device, positions[i]);
 }
 
 static void a_cache_takes_the_rows_that_fit(void **unused) {
