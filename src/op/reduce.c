@@ -1,0 +1,449 @@
+/* Sums, means and maxima over axes. The builders bring every case to dense [A, R, B] -> [A, B]; the kernels reduce pieces of
+   the R rows, then the pieces, so that the order of additions is a matter of the shape alone and no sum has many terms. */
+#include "op/op.h"
+
+enum reduce_kind { REDUCE_SUM, REDUCE_MAX, REDUCE_ARGMAX };
+
+struct reduce_attrs {
+    enum reduce_kind kind;
+    float scale; /* of the sum */
+};
+
+/* Rows that make one piece, for rows of B elements: a piece has 16384 elements or, where that is more, 256 rows; but no more
+   than 64 MiB, which any device can bind. */
+static inline int64_t piece_rows(int64_t columns) {
+    int64_t width = 1;
+    while (width < columns && width < 64) width *= 2;
+    return HK_MAX(HK_MIN(16384 / width, ((int64_t)1 << 24) / HK_MAX(columns, 1)), 2);
+}
+
+static inline int64_t piece_count(int64_t rows, int64_t columns) {
+    return HK_MAX((rows + piece_rows(columns) - 1) / piece_rows(columns), 1);
+}
+
+#ifdef HK_ISA_NAME
+#include "cpu/loops.h"
+
+enum { COLUMNS = 512, FEW_ROWS = 64, BLOCK = 4096 };
+
+struct job {
+    enum reduce_kind kind;
+    int64_t A, R, B, pieces, blocks; /* blocks of COLUMNS columns */
+    const float *x; /* [A, R, B] */
+    float *y;       /* [A, pieces, B] */
+    int32_t *index; /* argmax: [A] */
+    float scale;
+};
+
+static inline float max_of(float m, float x) { return x > m || x != x ? x : m; } /* NaN wins */
+
+static float row_sum(const float *x, int64_t n) {
+    double total = 0;
+    for (int64_t begin = 0; begin < n; begin += BLOCK) {
+        const int64_t end = HK_MIN(begin + BLOCK, n);
+        vf acc[4] = {0};
+        float tail = 0;
+        int64_t i = begin;
+        for (; i + 4 * VW <= end; i += 4 * VW)
+            for (int k = 0; k < 4; k++) acc[k] += v_load(x + i + k * VW);
+        for (; i + VW <= end; i += VW) acc[0] += v_load(x + i);
+        for (; i < end; i++) tail += x[i];
+        total += (double)(v_sum((acc[0] + acc[1]) + (acc[2] + acc[3])) + tail);
+    }
+    return (float)total;
+}
+
+static float row_max(const float *x, int64_t n) {
+    vf acc = v_set(-INFINITY);
+    int64_t i = 0;
+    for (; i + VW <= n; i += VW) {
+        const vf v = v_load(x + i);
+        acc = v_select((v > acc) | (v != v), v, acc);
+    }
+    float m = -INFINITY;
+    for (int k = 0; k < VW; k++) m = max_of(m, acc[k]);
+    for (; i < n; i++) m = max_of(m, x[i]);
+    return m;
+}
+
+static int32_t row_argmax(const float *x, int64_t n) {
+    const float m = row_max(x, n);
+    for (int64_t i = 0; i < n; i++)
+        if (x[i] == m || x[i] != x[i]) return (int32_t)i;
+    return 0;
+}
+
+/* item: one piece of one row of the R numbers (B is 1). */
+static void rows_body(void *context, int64_t begin, int64_t end) {
+    const struct job *j = context;
+    const int64_t piece = j->pieces > 1 ? piece_rows(1) : HK_MAX(j->R, 1);
+    for (int64_t item = begin; item < end; item++) {
+        const int64_t a = item / j->pieces, r = (item - a * j->pieces) * piece, n = HK_MIN(piece, j->R - r);
+        const float *x = j->x + a * j->R + r;
+        if (j->kind == REDUCE_SUM) j->y[item] = row_sum(x, n) * j->scale;
+        else if (j->kind == REDUCE_MAX) j->y[item] = row_max(x, n);
+        else j->index[a] = row_argmax(x, n);
+    }
+}
+
+static void add_rows(const float *x, int64_t rows, int64_t stride, int64_t columns, float *sum) {
+    memset(sum, 0, (size_t)columns * sizeof *sum);
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t b = 0; b < columns; b++) sum[b] += x[r * stride + b];
+}
+
+static void columns_sum(const float *x, int64_t rows, int64_t stride, int64_t columns, float scale, float *y) {
+    float total[COLUMNS], part[COLUMNS];
+    memset(total, 0, sizeof total);
+    for (int64_t r = 0; r < rows; r += FEW_ROWS) {
+        add_rows(x + r * stride, HK_MIN(FEW_ROWS, rows - r), stride, columns, part);
+        for (int64_t b = 0; b < columns; b++) total[b] += part[b];
+    }
+    for (int64_t b = 0; b < columns; b++) y[b] = total[b] * scale;
+}
+
+static void columns_max(const float *x, int64_t rows, int64_t stride, int64_t columns, float *y) {
+    for (int64_t b = 0; b < columns; b++) y[b] = -INFINITY;
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t b = 0; b < columns; b++) y[b] = max_of(y[b], x[r * stride + b]);
+}
+
+/* item: one block of columns of one piece of one a. */
+static void columns_body(void *context, int64_t begin, int64_t end) {
+    const struct job *j = context;
+    const int64_t piece = j->pieces > 1 ? piece_rows(j->B) : j->R;
+    for (int64_t item = begin; item < end; item++) {
+        const int64_t b = item % j->blocks * COLUMNS, rest = item / j->blocks, p = rest % j->pieces, a = rest / j->pieces;
+        const int64_t columns = HK_MIN(COLUMNS, j->B - b), rows = HK_MIN(piece, j->R - p * piece);
+        const float *x = j->x + (a * j->R + p * piece) * j->B + b;
+        float *y = j->y + (a * j->pieces + p) * j->B + b;
+        if (j->kind == REDUCE_SUM) columns_sum(x, rows, j->B, columns, j->scale, y);
+        else columns_max(x, rows, j->B, columns, y);
+    }
+}
+
+static void run_job(const struct cpu *cpu, struct job *j) {
+    const int64_t piece = HK_MIN(piece_rows(j->B), HK_MAX(j->R, 1));
+    j->blocks = (j->B + COLUMNS - 1) / COLUMNS;
+    const int64_t grain = HK_MAX(CPU_GRAIN / (piece * HK_MIN(j->B, COLUMNS)), 1);
+    cpu_for(cpu, j->A * j->pieces * j->blocks, grain, j->B == 1 ? rows_body : columns_body, j);
+}
+
+CPU_KERNEL(reduce) {
+    const struct reduce_attrs *attrs = step->attrs;
+    const int64_t *shape = step->inputs[0].shape;
+    struct job j = {.kind = attrs->kind, .A = shape[0], .R = shape[1], .B = shape[2], .pieces = 1, .scale = attrs->scale};
+    j.x = cpu_data(&step->inputs[0]);
+    j.y = cpu_data(&step->outputs[0]);
+    j.index = cpu_data(&step->outputs[0]);
+    if (j.A == 0 || j.B == 0) return;
+    while (j.kind != REDUCE_ARGMAX && (j.pieces = piece_count(j.R, j.B)) > 1) {
+        struct job first = j;
+        first.y = cpu_data(&step->scratch);
+        if (first.y == j.x) first.y += j.A * j.R * j.B; /* a second level: behind the first */
+        first.scale = 1;
+        run_job(cpu, &first);
+        j.x = first.y, j.R = first.pieces;
+    }
+    j.pieces = 1;
+    run_job(cpu, &j);
+}
+
+#else
+#include "op/reduce.h"
+#include "op/strided.h"
+
+CPU_DECLARE(reduce);
+
+/* x [A, R, B] -> [A, B]. Scratch holds the pieces' results of one level and, behind them, of the next: later ones take turns. */
+static bool infer(struct hk_call *call) {
+    const struct reduce_attrs *attrs = call->attrs;
+    const struct hk_value *x = call->inputs[0];
+    const int64_t A = x->shape[0], R = x->shape[1], B = x->shape[2];
+    hk_infer_output(call, 0, attrs->kind == REDUCE_ARGMAX ? HK_I32 : HK_F32, 2, (int64_t[]){A, B});
+    const int64_t first = piece_count(R, B), second = piece_count(first, B);
+    if (attrs->kind != REDUCE_ARGMAX && first > 1) call->scratch = (uint64_t)(A * B * (first + second)) * sizeof(float);
+    return true;
+}
+
+/* [A, B] -> [A, R, B] */
+static struct hk_value *spread(struct hk_value *y, const struct hk_value *x) {
+    return hk_broadcast_to(hk_reshape(y, HK_SHAPE(x->shape[0], 1, x->shape[2])), hk_value_shape(x));
+}
+
+static void sum_backward(struct hk_backward *b) {
+    const float scale = ((const struct reduce_attrs *)b->call->attrs)->scale;
+    struct hk_value *dy = b->grads[0];
+    b->results[0] = spread(scale == 1 ? dy : hk_affine(dy, scale, 0), b->call->inputs[0]);
+}
+
+/* Equal maxima share the gradient equally. */
+static void max_backward(struct hk_backward *b) {
+    struct hk_value *x = b->call->inputs[0], *y = b->call->outputs[0];
+    struct hk_value *is_max = hk_equal(x, spread(y, x));
+    struct hk_value *share = hk_div(b->grads[0], hk_sum(hk_cast(is_max, HK_F32), HK_AXES(1), false));
+    b->results[0] = hk_where(is_max, spread(share, x), hk_fill(x->graph, HK_F32, HK_SCALAR, 0));
+}
+
+/* ---- GPU ---- */
+
+/* One level: x [A, R, B] -> y [A, pieces, B]. */
+struct level {
+    enum reduce_kind kind;
+    struct hk_operand x, y;
+    int64_t A, R, B, pieces;
+    float scale;
+};
+
+/* Rows r .. r + rows of a .. a + count; where count > 1, all the rows. */
+static hk_status record_window(struct hk_recorder *recorder, const struct level *l, int64_t a, int64_t count, int64_t r,
+                               int64_t rows) {
+    const int64_t piece = l->pieces > 1 ? piece_rows(l->B) : HK_MAX(l->R, 1), pieces = (rows + piece - 1) / piece;
+    struct {
+        uint32_t base_x, base_y, items, pieces, piece, rows, columns, blocks;
+        float scale;
+    } push = {.pieces = (uint32_t)pieces, .piece = (uint32_t)piece, .rows = (uint32_t)rows, .columns = (uint32_t)l->B,
+              .scale = l->scale};
+    struct hk_dispatch d = {.shader = l->B == 1 ? "reduce_rows" : "reduce_columns", .n_spec = 3};
+    uint32_t width = 1; /* rows: invocations for one row; columns: columns of one workgroup */
+    if (l->B == 1)
+        while (width < HK_ELEMENTWISE_GROUP && width * 4 < HK_MIN(piece, rows)) width *= 2;
+    else
+        while (width < 64 && width < l->B) width *= 2;
+    d.spec[0] = HK_ELEMENTWISE_GROUP, d.spec[1] = width, d.spec[2] = l->kind;
+    push.blocks = (uint32_t)((l->B + width - 1) / width);
+    push.items = (uint32_t)(count * pieces * (l->B == 1 ? 1 : push.blocks));
+    hk_bind_range(&d, &l->x, (uint64_t)((a * l->R + r) * l->B) * 4, (uint64_t)(count * rows * l->B) * 4, HK_READ, 0);
+    hk_bind_range(&d, &l->y, (uint64_t)((a * l->pieces + r / piece) * l->B) * 4, (uint64_t)(count * pieces * l->B) * 4, HK_WRITE, 1);
+    HK_PUSH(&d, push);
+    const uint32_t per_group = l->B == 1 ? HK_ELEMENTWISE_GROUP / width : 1;
+    hk_groups(recorder, &d, (push.items + per_group - 1) / per_group);
+    return recorder->record(recorder, &d);
+}
+
+static hk_status record_level(struct hk_recorder *recorder, const struct level *l) {
+    const int64_t window = hk_window_elements(recorder, 4), per_a = HK_MAX(l->R, l->pieces) * l->B;
+    hk_status status = HK_OK;
+    if (per_a <= window) {
+        const int64_t count = window / per_a;
+        for (int64_t a = 0; a < l->A && !status; a += count)
+            status = record_window(recorder, l, a, HK_MIN(count, l->A - a), 0, l->R);
+        return status;
+    }
+    const int64_t piece = piece_rows(l->B), rows = window / l->B / piece * piece;
+    if (rows == 0 || l->pieces == 1)
+        return hk_fail(HK_ERROR_UNSUPPORTED, "reduction of rows of %lld numbers: too wide for this device's bindings",
+                       (long long)l->B);
+    for (int64_t a = 0; a < l->A; a++)
+        for (int64_t r = 0; r < l->R && !status; r += rows)
+            status = record_window(recorder, l, a, 1, r, HK_MIN(rows, l->R - r));
+    return status;
+}
+
+static hk_status record_empty(const struct hk_step *step, struct hk_recorder *recorder, float scale) {
+    const float value = 0 * scale; /* NaN where scale is 1 / 0 */
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return hk_record_fill(recorder, &step->outputs[0], bits);
+}
+
+static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    const struct reduce_attrs *attrs = step->attrs;
+    const int64_t *shape = step->inputs[0].shape;
+    struct level l = {attrs->kind, step->inputs[0], step->outputs[0], shape[0], shape[1], shape[2], 1, 1};
+    uint64_t used = 0;
+    if (l.A == 0 || l.B == 0) return HK_OK;
+    if (l.R == 0) return record_empty(step, recorder, attrs->scale);
+    while (l.kind != REDUCE_ARGMAX && (l.pieces = piece_count(l.R, l.B)) > 1) {
+        l.y = step->scratch;
+        l.y.offset += used;
+        l.y.dtype = HK_F32;
+        const hk_status status = record_level(recorder, &l);
+        if (status) return status;
+        used = used ? 0 : (uint64_t)(l.A * l.pieces * l.B) * 4;
+        l.x = l.y, l.R = l.pieces;
+    }
+    l.pieces = 1, l.y = step->outputs[0], l.scale = attrs->scale;
+    return record_level(recorder, &l);
+}
+
+/* ---- Rows ---- */
+
+#define REDUCE_ROW(op_name, op_backward) \
+    const struct hk_op hk_op_##op_name = { \
+        .name = #op_name, \
+        .min_inputs = 1, \
+        .max_inputs = 1, \
+        .n_outputs = 1, \
+        .infer = infer, \
+        .backward = op_backward, \
+        .cpu = CPU_KERNELS(reduce), \
+        .gpu = gpu, \
+    };
+
+REDUCE_ROW(sum, sum_backward)
+REDUCE_ROW(mean, sum_backward)
+REDUCE_ROW(max, max_backward)
+REDUCE_ROW(argmax, NULL)
+
+/* ---- Builders ---- */
+
+/* What is asked for: which axes, as bits. */
+struct request {
+    const struct hk_op *op;
+    enum reduce_kind kind;
+    unsigned mask;
+    float scale;
+};
+
+static struct hk_value *call_reduce(const struct request *q, struct hk_value *x, int64_t A, int64_t R, int64_t B, float scale) {
+    const struct reduce_attrs attrs = {q->kind, scale};
+    x = hk_reshape(x, HK_SHAPE(A, R, B));
+    return hk_call_op(NULL, q->op, &x, 1, &attrs, sizeof attrs);
+}
+
+/* Reduced axes last, in one run: [kept, reduced, 1]. For what must see all of its terms at once. */
+static struct hk_value *reduce_at_once(const struct request *q, struct hk_value *x) {
+    struct hk_axes order = {0};
+    int64_t kept = 1, reduced = 1;
+    for (int pass = 0; pass < 2; pass++)
+        for (int i = 0; i < x->rank; i++)
+            if ((int)(q->mask >> i & 1) == pass) {
+                order.axis[order.count++] = i;
+                *(pass ? &reduced : &kept) *= x->shape[i];
+            }
+    x = hk_contiguous(hk_permute(x, order));
+    return call_reduce(q, x, kept, reduced, 1, q->scale);
+}
+
+/* Runs of neighbouring axes that are all reduced or all kept; axes of size 1 belong to any. */
+struct runs {
+    int count;
+    bool reduced[HK_MAX_RANK];
+    int64_t size[HK_MAX_RANK];
+};
+
+static struct runs find_runs(const struct hk_value *x, unsigned mask) {
+    struct runs runs = {0};
+    for (int i = 0; i < x->rank; i++) {
+        const bool reduced = mask >> i & 1;
+        if (x->shape[i] == 1) continue;
+        if (!runs.count || runs.reduced[runs.count - 1] != reduced) {
+            runs.reduced[runs.count] = reduced;
+            runs.size[runs.count++] = 1;
+        }
+        runs.size[runs.count - 1] *= x->shape[i];
+    }
+    return runs;
+}
+
+/* One call per run of reduced axes, the last first. */
+static struct hk_value *reduce_runs(const struct request *q, struct hk_value *x, struct runs *runs) {
+    int left = 0;
+    for (int k = 0; k < runs->count; k++) left += runs->reduced[k];
+    for (int k = runs->count - 1; k >= 0; k--) {
+        int64_t A = 1, B = 1;
+        if (!runs->reduced[k]) continue;
+        for (int i = 0; i < k; i++) A *= runs->size[i];
+        for (int i = k + 1; i < runs->count; i++) B *= runs->size[i];
+        x = call_reduce(q, x, A, runs->size[k], B, --left ? 1 : q->scale);
+        runs->size[k] = 1;
+    }
+    return x;
+}
+
+/* The dimensions in the order in which they lie in memory, outermost first. */
+static struct hk_axes memory_order(const struct hk_value *x) {
+    struct hk_axes order = {.count = x->rank};
+    for (int i = 0; i < x->rank; i++) {
+        int k = i;
+        for (; k > 0 && x->stride[order.axis[k - 1]] < x->stride[i]; k--) order.axis[k] = order.axis[k - 1];
+        order.axis[k] = i;
+    }
+    return order;
+}
+
+static struct hk_shape result_shape(const struct hk_value *x, unsigned mask, bool keepdims) {
+    struct hk_shape shape = {0};
+    for (int i = 0; i < x->rank; i++) {
+        const bool reduced = mask >> i & 1;
+        if (keepdims || !reduced) shape.size[shape.rank++] = reduced ? 1 : x->shape[i];
+    }
+    return shape;
+}
+
+/* A permuted x whose memory is dense is reduced in its memory's order, and the result permuted. */
+static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool keepdims);
+static struct hk_value *reduce_in_memory_order(const struct request *q, struct hk_value *x, struct hk_axes order) {
+    struct request there = *q;
+    struct hk_axes inverse = {.count = order.count};
+    there.mask = 0;
+    for (int i = 0; i < order.count; i++) {
+        inverse.axis[order.axis[i]] = i;
+        there.mask |= (q->mask >> order.axis[i] & 1) << i;
+    }
+    return hk_permute(reduce(&there, hk_permute(x, order), true), inverse);
+}
+
+static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool keepdims) {
+    const struct hk_shape shape = result_shape(x, q->mask, keepdims);
+    struct runs runs = find_runs(x, q->mask);
+    int reduced_runs = 0;
+    for (int k = 0; k < runs.count; k++) reduced_runs += runs.reduced[k];
+    if (q->kind == REDUCE_ARGMAX || (q->kind == REDUCE_MAX && reduced_runs > 1)) return hk_reshape(reduce_at_once(q, x), shape);
+    if (!hk_is_dense(x)) {
+        const struct hk_axes order = memory_order(x);
+        struct hk_value *permuted = hk_permute(x, order);
+        if (permuted && hk_is_dense(permuted)) return hk_reshape(reduce_in_memory_order(q, x, order), shape);
+        x = hk_contiguous(x);
+    }
+    return hk_reshape(x ? reduce_runs(q, x, &runs) : NULL, shape);
+}
+
+static struct hk_value *build(const struct hk_op *op, enum reduce_kind kind, struct hk_value *x, struct hk_axes axes,
+                              bool keepdims) {
+    if (!x) return NULL;
+    struct request q = {.op = op, .kind = kind, .scale = 1};
+    double terms = 1;
+    if (x->dtype != HK_F32)
+        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: x must be f32, it is %s", op->name, hk_dtype_name(x->dtype));
+    if (axes.count < 0 || axes.count > HK_MAX_RANK)
+        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: %d axes", op->name, axes.count);
+    for (int i = 0; i < axes.count; i++) {
+        const int axis = hk_axis(x, axes.axis[i], op->name);
+        if (axis < 0) return NULL;
+        if (q.mask >> axis & 1)
+            return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: axis %d is given twice", op->name, axes.axis[i]);
+        q.mask |= 1u << axis;
+    }
+    if (axes.count == 0) q.mask = (1u << x->rank) - 1;
+    for (int i = 0; i < x->rank; i++)
+        if (q.mask >> i & 1) terms *= (double)x->shape[i];
+    if (terms == 0 && kind != REDUCE_SUM)
+        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: no elements to take it of: x is %s", op->name, hk_shape_text(x));
+    if (op == &hk_op_mean) q.scale = (float)(1 / terms);
+    return reduce(&q, x, keepdims);
+}
+
+struct hk_value *hk_sum(struct hk_value *x, struct hk_axes axes, bool keepdims) {
+    return build(&hk_op_sum, REDUCE_SUM, x, axes, keepdims);
+}
+struct hk_value *hk_mean(struct hk_value *x, struct hk_axes axes, bool keepdims) {
+    return build(&hk_op_mean, REDUCE_SUM, x, axes, keepdims);
+}
+struct hk_value *hk_max(struct hk_value *x, struct hk_axes axes, bool keepdims) {
+    return build(&hk_op_max, REDUCE_MAX, x, axes, keepdims);
+}
+struct hk_value *hk_argmax(struct hk_value *x, struct hk_axes axes, bool keepdims) {
+    return build(&hk_op_argmax, REDUCE_ARGMAX, x, axes, keepdims);
+}
+
+struct hk_value *hk_sum_to(struct hk_value *x, const struct hk_value *like) {
+    if (!x || hk_same_shape(x, like)) return x;
+    struct hk_axes axes = {0};
+    const int missing = x->rank - like->rank;
+    for (int i = 0; i < x->rank; i++)
+        if (i < missing || like->shape[i - missing] != x->shape[i]) axes.axis[axes.count++] = i;
+    return hk_reshape(axes.count ? hk_sum(x, axes, true) : x, hk_value_shape(like));
+}
+#endif
