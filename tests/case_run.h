@@ -1,0 +1,44 @@
+/* One case of an op, compiled for one device with inputs laid out in one way: its result, and its gradients. */
+#ifndef HK_TESTS_CASE_RUN_H
+#define HK_TESTS_CASE_RUN_H
+
+#include "cases.h"
+
+/* How the inputs lie in memory. In the last two, NaN lies between their elements. */
+enum layout {
+    LAYOUT_DENSE,
+    LAYOUT_PADDED,   /* rows are dense, with gaps between them */
+    LAYOUT_PERMUTED, /* the last dimension is the outermost in memory, and the innermost has every other element */
+    LAYOUT_COUNT
+};
+extern const char *const layout_names[LAYOUT_COUNT];
+
+/* Inputs dense and row-major: float or int32_t [elements]. */
+struct case_inputs {
+    void *data[HK_CASE_MAX_INPUTS];
+};
+bool case_inputs_make(const struct hk_case *c, uint64_t *random, struct case_inputs *inputs);
+void case_inputs_free(struct case_inputs *inputs);
+
+/* What came out, as doubles; grads[i] NULL where input i has no gradient. Compared bit by bit through raw. */
+struct case_results {
+    double *result, *grads[HK_CASE_MAX_INPUTS];
+    int64_t elements;
+    uint64_t bits; /* hash of all that was read */
+    uint64_t result_bits;
+};
+void case_results_free(struct case_results *results);
+
+struct case_run;
+/* NULL: hk_error_message(). */
+struct case_run *case_run_create(struct hk_device *device, const struct hk_case *c, enum layout layout);
+void case_run_destroy(struct case_run **run);
+
+/* Writes the inputs and, where results will go, NaN; runs; reads. The gradients are of sum(result * weights), the weights
+   following from the case alone. results must be freed; false: hk_error_message(). */
+bool case_run_evaluate(struct case_run *run, const struct case_inputs *inputs, struct case_results *results);
+
+/* sum(result * weights) in double, and the root of the sum of the squares of its terms. */
+double case_run_weighted(const struct case_run *run, const struct case_results *results, double *magnitude);
+
+#endif
