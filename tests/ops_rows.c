@@ -148,6 +148,30 @@ static void cross_entropy_smooth(const struct hk_case *c, const double *const *i
     cross_entropy_of(c, in, out, true, 0.1f);
 }
 
+/* ---- Losses that are made of other ops have no row, and are tested here ---- */
+
+static struct hk_value *build_mse(struct hk_graph *graph, struct hk_value *const *in) {
+    (void)graph;
+    return hk_mse_loss(in[0], in[1]);
+}
+static struct hk_value *build_bce(struct hk_graph *graph, struct hk_value *const *in) {
+    (void)graph;
+    return hk_bce_with_logits(in[0], in[1]);
+}
+static void mse_of(const struct hk_case *c, const double *const *in, double *out) {
+    const int64_t n = c->inputs[0].shape.size[0] * c->inputs[0].shape.size[1];
+    out[0] = 0;
+    for (int64_t i = 0; i < n; i++) out[0] += (in[0][i] - in[1][i]) * (in[0][i] - in[1][i]) / (double)n;
+}
+static void bce_of(const struct hk_case *c, const double *const *in, double *out) {
+    const int64_t n = c->inputs[0].shape.size[0] * c->inputs[0].shape.size[1];
+    out[0] = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const double log_p = -log1p(exp(-in[0][i])), log_q = -log1p(exp(in[0][i]));
+        out[0] -= (in[1][i] * log_p + (1 - in[1][i]) * log_q) / (double)n;
+    }
+}
+
 #define TARGETS(from, to, ...) {.dtype = HK_I32, .shape = HK_SHAPE(__VA_ARGS__), .low = from, .high = to}
 
 static const struct hk_case cross_entropy_cases[] = {
@@ -163,6 +187,12 @@ static const struct hk_case cross_entropy_cases[] = {
      .reference = cross_entropy_smooth},
     {.name = "large numbers", .inputs = {{.shape = HK_SHAPE(9, 65), .low = -3000, .high = 3000}, TARGETS(0, 65, 9)},
      .n_inputs = 2, .build = build_cross_entropy, .reference = cross_entropy_plain},
+    {.name = "mse_loss", .inputs = {F32(5, 13), F32(5, 13)}, .n_inputs = 2, .build = build_mse, .reference = mse_of,
+     .gradient = true},
+    {.name = "bce_with_logits", .inputs = {F32(5, 13), {.shape = HK_SHAPE(5, 13), .low = 0, .high = 1}}, .n_inputs = 2,
+     .build = build_bce, .reference = bce_of, .gradient = true},
+    {.name = "bce_with_logits of large numbers", .n_inputs = 2, .build = build_bce, .reference = bce_of,
+     .inputs = {{.shape = HK_SHAPE(5, 13), .low = -200, .high = 200}, {.shape = HK_SHAPE(5, 13), .low = 0, .high = 1}}},
 };
 static const struct hk_case cross_entropy_backward_cases[] = {
     {.name = "odd sizes", .inputs = {F32(3, 5, 37), TARGETS(0, 37, 3, 5)}, .n_inputs = 2, .build = build_cross_entropy,
@@ -177,6 +207,8 @@ static const struct hk_refusal cross_entropy_refusals[] = {
      "cross_entropy: there must be one target per row: logits are [3, 4], targets are [4]"},
     {"targets that are no integers", {F32(3, 4), F32(3)}, 2, build_cross_entropy, "targets i32, they are f32 and f32"},
     {"no classes", {F32(3, 0), TARGETS(0, 4, 3)}, 2, build_cross_entropy, "cross_entropy: there are no classes"},
+    {"a loss of two shapes", {F32(3, 4), F32(4)}, 2, build_mse, "mse_loss: shapes differ: x is [3, 4], target is [4]"},
+    {"a loss of integers", {F32(3), TARGETS(0, 2, 3)}, 2, build_bce, "bce_with_logits: x and target must be f32"},
 };
 
 const struct hk_case_set hk_cases_cross_entropy = SET(cross_entropy_cases, cross_entropy_refusals);
