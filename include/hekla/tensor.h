@@ -40,6 +40,10 @@ struct hk_tensor;
 /* The content is zero. NULL: HK_ERROR_INVALID for a bad shape, HK_ERROR_OUT_OF_MEMORY naming need and have. */
 HK_API struct hk_tensor *hk_tensor_create(struct hk_device *device, enum hk_dtype dtype, struct hk_shape shape);
 
+/* The same with data in it: as many elements as the shape has, copied. */
+HK_API struct hk_tensor *hk_tensor_from(struct hk_device *device, enum hk_dtype dtype, struct hk_shape shape,
+                                        const void *data);
+
 /* A tensor that shares the base's memory from its given element on, dense, of the base's dtype. The first byte must be a
    multiple of 4, and the view must end within the base. */
 HK_API struct hk_tensor *hk_tensor_view(struct hk_tensor *base, int64_t first_element, struct hk_shape shape);

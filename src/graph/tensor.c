@@ -103,6 +103,12 @@ void hk_tensor_destroy(struct hk_tensor **tensor) {
     *tensor = NULL;
 }
 
+struct hk_tensor *hk_tensor_from(struct hk_device *device, enum hk_dtype dtype, struct hk_shape shape, const void *data) {
+    struct hk_tensor *tensor = hk_tensor_create(device, dtype, shape);
+    if (tensor && hk_tensor_write(tensor, data, hk_tensor_bytes(tensor))) hk_tensor_destroy(&tensor);
+    return tensor;
+}
+
 enum hk_dtype hk_tensor_dtype(const struct hk_tensor *tensor) { return tensor->dtype; }
 struct hk_shape hk_tensor_shape(const struct hk_tensor *tensor) { return tensor->shape; }
 struct hk_device *hk_tensor_device(const struct hk_tensor *tensor) { return tensor->storage->device; }
