@@ -69,25 +69,22 @@ static hk_status record(struct hk_recorder *base, const struct hk_dispatch *disp
 static struct hk_cost step_cost(const struct hk_step *step) {
     struct hk_cost cost = {0};
     if (step->op->cost) cost = step->op->cost(step);
-    for (int i = 0; i < step->n_outputs; i++) {
-        const double span = (double)hk_operand_span(&step->outputs[i]);
-        if (!step->op->cost) cost.flops += span / (double)hk_dtype_size(step->outputs[i].dtype);
-    }
+    for (int i = 0; i < step->n_outputs && !step->op->cost; i++)
+        cost.flops += (double)hk_operand_span(&step->outputs[i]) / (double)hk_dtype_size(step->outputs[i].dtype);
     if (cost.bytes > 0) return cost;
     for (int i = 0; i < step->n_inputs; i++) cost.bytes += (double)hk_operand_span(&step->inputs[i]);
     for (int i = 0; i < step->n_outputs; i++) cost.bytes += (double)hk_operand_span(&step->outputs[i]);
     return cost;
 }
 
-/* Launches from `first` on that name no cost share the step's. */
+/* What launches from `first` on do not say of their cost is an equal share of the step's. */
 static void share_cost(struct vk_launches *l, int first, const struct hk_step *step) {
     const struct hk_cost cost = step_cost(step);
     const double count = HK_MAX(l->count - first, 1);
     for (int i = first; i < l->count; i++) {
         struct hk_dispatch *d = &l->items[i].dispatch;
-        if (d->flops > 0 || d->bytes > 0) continue;
-        d->flops = cost.flops / count;
-        d->bytes = cost.bytes / count;
+        if (d->flops <= 0) d->flops = cost.flops / count;
+        if (d->bytes <= 0) d->bytes = cost.bytes / count;
     }
 }
 
