@@ -11,7 +11,7 @@
 
 void progress_start(struct progress *progress, bool json, int64_t step) {
     const double now = now_seconds();
-    *progress = (struct progress){.json = json, .live = !json && isatty(STDOUT_FILENO), .last_time = now, .last_step = step};
+    *progress = (struct progress){.json = json, .live = !json && isatty(STDOUT_FILENO), .last_shown = now, .last_time = now, .last_step = step};
 }
 
 static void duration_text(double seconds, char *text, size_t size) {
