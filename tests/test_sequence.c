@@ -95,6 +95,37 @@ static void a_table_may_exceed_what_a_device_binds(void **unused) {
     each_device(check_large_table);
 }
 
+/* GPT-2 uses its table twice: for tokens and for logits. */
+static void check_tied_table(struct hk_device *device) {
+    enum { ROWS = 10007, WIDTH = 64, N = 3 };
+    const int32_t index[N] = {5, 9999, 5};
+    struct hk_tensor *t = tensor(device, HK_F32, HK_SHAPE(ROWS, WIDTH), NULL), *i = tensor(device, HK_I32, HK_SHAPE(N), index),
+                     *g = tensor(device, HK_F32, HK_SHAPE(ROWS, WIDTH), NULL);
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_value *table = hk_leaf(graph, t), *grad = NULL, *logits =
+        hk_matmul(table, hk_transpose(hk_affine(hk_embedding(table, hk_leaf(graph, i)), 1, 1))); /* 0 (1 + 0) */
+    hk_gradients(hk_sum(hk_affine(logits, 2, 0), HK_ALL_AXES, false), &table, 1, &grad);
+    hk_store(g, grad);
+    struct hk_program *program = hk_compile(device, graph, NULL);
+    if (!program) fail_msg("%s", hk_error_message());
+    const uint64_t arena = hk_program_get_info(program)->arena_bytes;
+    printf("  the table has %zu bytes, the program %llu\n", hk_tensor_bytes(t), (unsigned long long)arena);
+    assert_true(arena < hk_tensor_bytes(t) / 4);
+    assert_int_equal(hk_program_run(program), HK_OK);
+    static float got[ROWS][WIDTH];
+    read(g, &got[0][0]);
+    for (int r = 0; r < ROWS; r++) /* 2 * sum over n of (1 + 0), and nothing through the zeros of the table */
+        for (int k = 0; k < WIDTH; k++) assert_true(got[r][k] == 2 * N);
+    hk_program_destroy(&program);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&t), hk_tensor_destroy(&i), hk_tensor_destroy(&g);
+}
+
+static void a_table_used_twice_takes_no_second_gradient(void **unused) {
+    (void)unused;
+    each_device(check_tied_table);
+}
+
 /* ---- Rope ---- */
 
 static void check_device_position(struct hk_device *device) {
@@ -214,6 +245,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_index_out_of_range_gives_nan_and_no_gradient),
         cmocka_unit_test(a_table_may_exceed_what_a_device_binds),
+        cmocka_unit_test(a_table_used_twice_takes_no_second_gradient),
         cmocka_unit_test(rope_adds_the_position_that_the_device_holds),
         cmocka_unit_test(a_cache_takes_the_rows_that_fit),
         cmocka_unit_test(a_cache_of_another_shape_is_refused),
