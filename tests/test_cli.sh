@@ -168,6 +168,10 @@ expect 0 "" "$hekla" generate damaged --tokens 3 --device cpu
 expect 1 "training stopped at step" $train --steps 50 --lr 1e20 --clip 0 --warmup 0 --out nan
 that "the last good checkpoint is named" grep -q "keeps the checkpoint of step 0" err
 expect 0 "" "$hekla" generate nan --tokens 3 --device cpu
+# weights that the step before made infinite are not saved either
+# shellcheck disable=SC2086
+expect 1 "training stopped at step" $train --steps 50 --lr 1e30 --clip 0 --warmup 0 --eval-every 1 --out nan2
+that "the last good checkpoint is kept" grep -q "keeps the checkpoint of step 0" err
 
 # ---- No space left ----
 

@@ -42,7 +42,8 @@ static float learning_rate(const struct hk_run_state *state, int64_t step) {
     return step < warmup ? rate * (float)step / (float)warmup : rate;
 }
 
-static int evaluate(struct training *t, int64_t most_tokens) {
+/* Mean loss over up to so many held-out tokens. */
+static int held_out_loss(struct training *t, int64_t most_tokens, double *mean) {
     const struct hk_run_state *s = &t->state;
     const int64_t part_tokens = s->batch * s->length, have = hk_text_tokens(t->text, true);
     const int64_t wanted = have < most_tokens ? have : most_tokens, parts = (wanted + part_tokens - 1) / part_tokens;
@@ -54,10 +55,8 @@ static int evaluate(struct training *t, int64_t most_tokens) {
             return fail_library();
         sum += (double)loss;
     }
-    t->state.held_out_loss = sum / (double)parts;
-    progress_evaluation(&t->progress, &t->state);
-    const struct hk_metric metric = {"held_out_loss", t->state.held_out_loss};
-    return hk_metrics_write(t->metrics, s->step, &metric, 1) == HK_OK ? EXIT_OK : fail_library();
+    *mean = sum / (double)parts;
+    return EXIT_OK;
 }
 
 static int save(struct training *t) {
@@ -78,13 +77,14 @@ static int log_step(struct training *t, float norm, float lr) {
     return fail_library();
 }
 
-static int stop_on_nan(struct training *t, int64_t step, float loss, float norm) {
+/* what: "the loss" or another number that training cannot go on from. */
+static int stop_on_nan(struct training *t, int64_t step, const char *what, double value) {
     struct hk_run_state saved = {0};
     progress_end(&t->progress);
     hk_run_load_state(t->folder, &saved);
-    return fail_with("training stopped at step %" PRId64 ": the loss is %g, the norm of its gradient %g. %s keeps the checkpoint of "
-                     "step %" PRId64 ". A lower --lr, a longer --warmup or --clip 1 may help",
-                     step, (double)loss, (double)norm, t->folder, saved.step);
+    return fail_with("training stopped at step %" PRId64 ": %s is %g. %s keeps the checkpoint of step %" PRId64
+                     ". A lower --lr, a longer --warmup or --clip 1 may help",
+                     step, what, value, t->folder, saved.step);
 }
 
 static int one_step(struct training *t) {
@@ -95,19 +95,31 @@ static int one_step(struct training *t) {
     if (hk_text_batch(t->text, s->batch * s->accumulate, s->length, s->seed, (uint64_t)step, t->tokens) != HK_OK ||
         hk_trainer_step(t->trainer, t->tokens, lr) != HK_OK || hk_trainer_result(t->trainer, &loss, &norm) != HK_OK)
         return fail_library();
-    if (!isfinite(loss) || !isfinite(norm)) return stop_on_nan(t, step, loss, norm);
+    if (!isfinite(loss)) return stop_on_nan(t, step, "the loss", (double)loss);
+    if (!isfinite(norm)) return stop_on_nan(t, step, "the gradient's norm", (double)norm);
     s->step = step, s->loss = (double)loss, s->seconds = now_seconds() - t->started;
     return log_step(t, norm, lr);
 }
 
+static int show_evaluation(struct training *t, double loss) {
+    t->state.held_out_loss = loss;
+    progress_evaluation(&t->progress, &t->state);
+    const struct hk_metric metric = {"held_out_loss", loss};
+    return hk_metrics_write(t->metrics, t->state.step, &metric, 1) == HK_OK ? EXIT_OK : fail_library();
+}
+
+/* Evaluates and saves where it is time. Nothing is saved that was not evaluated, a little at least: the last step may have
+   made weights of which the next loss would be NaN, and the checkpoint before it is the good one. */
 static int checkpoint_if_due(struct training *t) {
     const struct hk_run_state *s = &t->state;
-    const bool finished = train_finished(s), evaluation = finished || (s->evaluate_every && s->step % s->evaluate_every == 0);
-    if (evaluation) {
-        const int status = evaluate(t, finished ? FINAL_TOKENS : QUICK_TOKENS);
-        if (status != EXIT_OK) return status;
-    }
-    return evaluation || interrupted || now_seconds() - t->last_save > SAVE_SECONDS ? save(t) : EXIT_OK;
+    const bool finished = train_finished(s), shown = finished || (s->evaluate_every && s->step % s->evaluate_every == 0);
+    if (!shown && !interrupted && now_seconds() - t->last_save < SAVE_SECONDS) return EXIT_OK;
+    double loss;
+    int status = held_out_loss(t, finished ? FINAL_TOKENS : shown ? QUICK_TOKENS : 1, &loss);
+    if (status != EXIT_OK) return status;
+    if (!isfinite(loss)) return stop_on_nan(t, s->step, "the held-out loss", loss);
+    if (shown) status = show_evaluation(t, loss);
+    return status == EXIT_OK ? save(t) : status;
 }
 
 int train_loop(struct training *t) {
