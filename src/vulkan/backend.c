@@ -52,7 +52,8 @@ static void set_limits(struct vk_device *device) {
                                         .max_groups = HK_MIN(groups[0], HK_MIN(groups[1], groups[2])),
                                         .processors = count_processors(device),
                                         .float16 = info->float16,
-                                        .storage16 = info->storage16};
+                                        .storage16 = info->storage16,
+                                        .software = info->software};
 }
 
 /* Rates that all but the slowest devices of a kind exceed, so that a submission ends well before a watchdog (two seconds on
