@@ -6,6 +6,7 @@
 #include "common.glsl"
 
 layout(constant_id = 1) const uint LANES = 64;
+layout(constant_id = 2) const uint BITS = 32; // positions that an invocation looks at in one go: fewer where repeats are near
 const uint COLUMNS = 4; // per invocation
 
 layout(push_constant) uniform Push {
@@ -19,7 +20,7 @@ FLOATS(0, dy);
 INTS(1, index);
 FLOATS(2, y);
 
-shared uint matches[LANES]; // bit b of word w: position first + 32 w + b has the index
+shared uint matches[LANES]; // bit b of word w: position first + BITS * w + b has the index
 
 void main() {
     const uint mine = group() / p.tiles, me = gl_LocalInvocationID.x;
@@ -29,16 +30,16 @@ void main() {
     const uint column = group() % p.tiles * LANES * COLUMNS + me;
 
     float sum[COLUMNS] = float[COLUMNS](0, 0, 0, 0);
-    for (uint first = 0; first < p.count; first += LANES * 32) {
+    for (uint first = 0; first < p.count; first += LANES * BITS) {
         uint word = 0;
-        const uint from = first + me * 32;
-        for (uint n = from; n < min(from + 32, p.count); n++)
+        const uint from = first + me * BITS;
+        for (uint n = from; n < min(from + BITS, p.count); n++)
             if (index[p.base_index + n] == row) word |= 1u << (n - from);
         matches[me] = word;
         barrier();
         for (uint w = 0; w < LANES; w++) {
             for (uint bits = matches[w]; bits != 0; bits &= bits - 1) {
-                const uint n = first + w * 32 + uint(findLSB(bits));
+                const uint n = first + w * BITS + uint(findLSB(bits));
                 if (n < mine) return;
                 for (uint k = 0; k < COLUMNS; k++)
                     if (column + k * LANES < p.width) sum[k] += dy[p.base_dy + n * p.width + column + k * LANES];

@@ -40,6 +40,8 @@ static const struct hk_case embedding_backward_cases[] = {
     {.name = "odd sizes", .inputs = {F32(11, 37), I32(11, 3, 5)}, .n_inputs = 2, .build = build_embedding, .gradient = true},
     {.name = "few rows, many positions", .inputs = {F32(3, 5), I32(3, 2500)}, .n_inputs = 2, .build = build_embedding,
      .gradient = true},
+    {.name = "several chunks of positions", .inputs = {F32(5, 3), I32(5, 500)}, .n_inputs = 2, .build = build_embedding,
+     .gradient = true},
     {.name = "wide rows", .inputs = {F32(2, 300), I32(2, 7)}, .n_inputs = 2, .build = build_embedding, .gradient = true},
     {.name = "a table used twice", .inputs = {F32(9, 6), I32(9, 14)}, .n_inputs = 2, .build = build_tied, .gradient = true},
 };
@@ -51,7 +53,7 @@ static const struct hk_refusal embedding_refusals[] = {
 };
 
 const struct hk_case_set hk_cases_embedding = SET(embedding_cases, embedding_refusals);
-const struct hk_case_set hk_cases_embedding_backward = {embedding_backward_cases, 4, NULL, 0};
+const struct hk_case_set hk_cases_embedding_backward = {embedding_backward_cases, 5, NULL, 0};
 
 /* ---- Rope ---- */
 

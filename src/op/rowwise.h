@@ -39,9 +39,11 @@ static inline bool need_dtype(struct hk_call *call, const char *op, const char *
     return is == dtype || refuse(call, "%s: %s must be %s, it is %s", op, what, hk_dtype_name(dtype), hk_dtype_name(is));
 }
 
-/* A workgroup for rows of this width: some elements per invocation, and no idle lanes. A power of two from 16 to 256. */
+/* A workgroup for rows of this width: some elements per invocation, and no idle lanes. A power of two from 16 to 256. On a
+   processor, where a barrier costs as much as a hundred elements, few invocations with many elements each. */
 static inline uint32_t row_workgroup(const struct hk_recorder *recorder, int64_t width) {
     uint32_t size = 16;
+    if (recorder->limits->software && width <= 1024) return size;
     while (size < 256 && (size < recorder->limits->subgroup_size || (int64_t)size * 8 < width)) size *= 2;
     return size;
 }
