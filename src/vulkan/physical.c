@@ -129,8 +129,9 @@ static void describe_identity(const struct vk_physical *p, struct hk_device_info
     }
     memcpy(info->uuid, hash, sizeof info->uuid);
     snprintf(info->name, sizeof info->name, "%s", core->deviceName);
-    snprintf(info->driver, sizeof info->driver, "%.*s %.*s", (int)sizeof info->driver / 2 - 2, p->properties12.driverName,
-             (int)sizeof info->driver / 2 - 2, p->properties12.driverInfo);
+    const int half = (int)sizeof info->driver / 2 - 2;
+    const char *name = p->properties12.driverName, *more = p->properties12.driverInfo;
+    snprintf(info->driver, sizeof info->driver, "%.*s%s%.*s", half, name, *more ? " " : "", half, more);
     info->api_version = core->apiVersion;
     info->vendor_id = core->vendorID;
     info->device_id = core->deviceID;
