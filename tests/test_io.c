@@ -1,5 +1,5 @@
-/* Files: what is written reads back, what strangers wrote is refused with its reason, and a run folder outlives a kill at
-   every stage of a save. */
+/* Files: what is written reads back, what strangers wrote is refused with its reason, and a run folder outlives a kill
+   at every stage of a save. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -128,25 +128,35 @@ static const struct hostile hostiles[] = {
     {"{\"w\":{\"dtype\":\"F32\",\"data_offsets\":[0,4]}}", 4, 0, "w has no shape"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":4,\"data_offsets\":[0,4]}}", 4, 0, "w has no shape"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, 0, "w has a size that is no whole number"},
-    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[0.5],\"data_offsets\":[0,4]}}", 4, 0, "w has a size that is no whole number"},
-    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[\"1\"],\"data_offsets\":[0,4]}}", 4, 0, "w has a size that is no whole number"},
-    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1e300],\"data_offsets\":[0,4]}}", 4, 0, "w has a size that is no whole number"},
-    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, 0, "w has more than 6 dimensions"},
-    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,4]}}", 4, 0, "the shape of w overflows"},
-    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[2147483648,2147483648],\"data_offsets\":[0,4]}}", 4, 0, "w has 4 bytes of data"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[0.5],\"data_offsets\":[0,4]}}", 4, 0,
+     "w has a size that is no whole number"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[\"1\"],\"data_offsets\":[0,4]}}", 4, 0,
+     "w has a size that is no whole number"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1e300],\"data_offsets\":[0,4]}}", 4, 0,
+     "w has a size that is no whole number"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, 0,
+     "w has more than 6 dimensions"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[4294967296,4294967296],\"data_offsets\":[0,4]}}", 4, 0,
+     "the shape of w overflows"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[2147483648,2147483648],\"data_offsets\":[0,4]}}", 4, 0,
+     "w has 4 bytes of data"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4, 0, "w has no data_offsets"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0]}}", 4, 0, "w has no data_offsets"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4,8]}}", 4, 0, "w has no data_offsets"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 4, 0, "the data of w, bytes 4 to 0"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,8]}}", 4, 0, "is outside the file's 4 bytes"},
-    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9007199254740988,9007199254740992]}}", 4, 0, "is outside"},
+    {"{\"w\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[9007199254740988,9007199254740992]}}", 4, 0,
+     "is outside"},
     {"{\"w\":{\"dtype\":\"F32\",\"shape\":[2],\"data_offsets\":[0,4]}}", 4, 0, "w has 4 bytes of data"},
-    {"{\"w\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}", 8, 0, "before the data of w lie bytes of no tensor"},
+    {"{\"w\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[4,8]}}", 8, 0,
+     "before the data of w lie bytes of no tensor"},
     {"{\"w\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]}}", 9, 0, "5 bytes at the end belong to no tensor"},
     {"{\"v\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"w\":{\"dtype\":\"U8\",\"shape\":[4],"
-     "\"data_offsets\":[2,6]}}", 6, 0, "the data of w overlaps"},
+     "\"data_offsets\":[2,6]}}",
+     6, 0, "the data of w overlaps"},
     {"{\"w\":{\"dtype\":\"U8\",\"shape\":[4],\"data_offsets\":[0,4]},\"w\":{\"dtype\":\"U8\",\"shape\":[4],"
-     "\"data_offsets\":[4,8]}}", 8, 0, "w is there twice"},
+     "\"data_offsets\":[4,8]}}",
+     8, 0, "w is there twice"},
     {"{\"__metadata__\":[]}", 0, 0, "__metadata__ is not an object"},
     {"{\"__metadata__\":{\"step\":1}}", 0, 0, "a value that is no text: \"step\""},
     {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, 0, "__metadata__ is there twice"},
@@ -219,9 +229,11 @@ static void safetensors_cut_anywhere_are_refused(void **unused) {
 static void writing_refuses_what_would_not_read(void **unused) {
     (void)unused;
     const float x[2] = {0};
-    const struct hk_safetensors_entry wrong_size = {"w", HK_F32, HK_SHAPE(2), x, 4}, no_name = {NULL, HK_F32, HK_SHAPE(2), x, 8},
+    const struct hk_safetensors_entry wrong_size = {"w", HK_F32, HK_SHAPE(2), x, 4},
+                                      no_name = {NULL, HK_F32, HK_SHAPE(2), x, 8},
                                       reserved = {"__metadata__", HK_F32, HK_SHAPE(2), x, 8},
-                                      no_data = {"w", HK_F32, HK_SHAPE(2), NULL, 8}, latin = {"\xe9", HK_F32, HK_SHAPE(2), x, 8};
+                                      no_data = {"w", HK_F32, HK_SHAPE(2), NULL, 8},
+                                      latin = {"\xe9", HK_F32, HK_SHAPE(2), x, 8};
     const struct hk_safetensors_entry *const all[] = {&wrong_size, &no_name, &reserved, &no_data, &latin};
     for (size_t i = 0; i < LENGTH(all); i++)
         assert_int_equal(hk_safetensors_write(path_of("wrong"), all[i], 1, NULL, NULL, 0), HK_ERROR_INVALID);
@@ -262,19 +274,22 @@ static void configs_read_back_for_both_families(void **unused) {
 
 static void configs_of_hugging_face_read(void **unused) {
     (void)unused;
-    const char *gpt2 = "{\"activation_function\":\"gelu_new\",\"architectures\":[\"GPT2LMHeadModel\"],\"attn_pdrop\":0.1,"
-                       "\"bos_token_id\":50256,\"embd_pdrop\":0.1,\"initializer_range\":0.02,\"layer_norm_epsilon\":1e-05,"
-                       "\"model_type\":\"gpt2\",\"n_ctx\":1024,\"n_embd\":768,\"n_head\":12,\"n_inner\":null,\"n_layer\":12,"
-                       "\"n_positions\":1024,\"resid_pdrop\":0.1,\"vocab_size\":50257}";
+    const char *gpt2 =
+        "{\"activation_function\":\"gelu_new\",\"architectures\":[\"GPT2LMHeadModel\"],\"attn_pdrop\":0.1,"
+        "\"bos_token_id\":50256,\"embd_pdrop\":0.1,\"initializer_range\":0.02,\"layer_norm_epsilon\":1e-05,"
+        "\"model_type\":\"gpt2\",\"n_ctx\":1024,\"n_embd\":768,\"n_head\":12,\"n_inner\":null,\"n_layer\":12,"
+        "\"n_positions\":1024,\"resid_pdrop\":0.1,\"vocab_size\":50257}";
     struct hk_model_config config;
     assert_int_equal(hk_config_parse(gpt2, strlen(gpt2), &config), HK_OK);
     assert_same_config(&config, &(struct hk_model_config){HK_GPT2, 50257, 1024, 12, 12, 12, 768, 3072, 1e-5f, 0, 0.1f});
-    const char *llama = "{\"model_type\":\"llama\",\"hidden_act\":\"silu\",\"hidden_size\":2048,\"intermediate_size\":5632,"
-                        "\"max_position_embeddings\":2048,\"num_attention_heads\":32,\"num_hidden_layers\":22,"
-                        "\"num_key_value_heads\":4,\"rms_norm_eps\":1e-05,\"rope_scaling\":null,\"tie_word_embeddings\":false,"
-                        "\"vocab_size\":32000}";
+    const char *llama =
+        "{\"model_type\":\"llama\",\"hidden_act\":\"silu\",\"hidden_size\":2048,\"intermediate_size\":5632,"
+        "\"max_position_embeddings\":2048,\"num_attention_heads\":32,\"num_hidden_layers\":22,"
+        "\"num_key_value_heads\":4,\"rms_norm_eps\":1e-05,\"rope_scaling\":null,\"tie_word_embeddings\":false,"
+        "\"vocab_size\":32000}";
     assert_int_equal(hk_config_parse(llama, strlen(llama), &config), HK_OK);
-    assert_same_config(&config, &(struct hk_model_config){HK_LLAMA, 32000, 2048, 22, 32, 4, 2048, 5632, 1e-5f, 10000, 0});
+    assert_same_config(&config,
+                       &(struct hk_model_config){HK_LLAMA, 32000, 2048, 22, 32, 4, 2048, 5632, 1e-5f, 10000, 0});
 }
 
 static void wrong_configs_are_refused_by_key(void **unused) {
@@ -290,13 +305,17 @@ static void wrong_configs_are_refused_by_key(void **unused) {
         {"{\"model_type\":\"gpt2\"}", "\"vocab_size\" is missing"},
         {"{\"model_type\":\"gpt2\",\"vocab_size\":1.5}", "\"vocab_size\" is not a whole number"},
         {"{\"model_type\":\"gpt2\",\"vocab_size\":1e30}", "\"vocab_size\" is not a whole number"},
-        {"{\"model_type\":\"gpt2\",\"vocab_size\":256,\"n_positions\":8,\"n_embd\":10,\"n_layer\":1,\"n_head\":3}", "heads"},
+        {"{\"model_type\":\"gpt2\",\"vocab_size\":256,\"n_positions\":8,\"n_embd\":10,\"n_layer\":1,\"n_head\":3}",
+         "heads"},
         {"{\"model_type\":\"gpt2\",\"vocab_size\":256,\"n_positions\":8,\"n_embd\":8,\"n_layer\":1,\"n_head\":2,"
-         "\"activation_function\":\"relu\"}", "\"activation_function\" is \"relu\""},
+         "\"activation_function\":\"relu\"}",
+         "\"activation_function\" is \"relu\""},
         {"{\"model_type\":\"gpt2\",\"vocab_size\":256,\"n_positions\":8,\"n_embd\":8,\"n_layer\":1,\"n_head\":2,"
-         "\"tie_word_embeddings\":false}", "\"tie_word_embeddings\" must be true"},
+         "\"tie_word_embeddings\":false}",
+         "\"tie_word_embeddings\" must be true"},
         {"{\"model_type\":\"llama\",\"vocab_size\":256,\"max_position_embeddings\":8,\"hidden_size\":8,"
-         "\"intermediate_size\":16,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"rope_scaling\":{}}", "\"rope_scaling\""},
+         "\"intermediate_size\":16,\"num_hidden_layers\":1,\"num_attention_heads\":2,\"rope_scaling\":{}}",
+         "\"rope_scaling\""},
     };
     struct hk_model_config config;
     for (size_t i = 0; i < LENGTH(wrong); i++) {
@@ -354,7 +373,8 @@ static void batches_stay_out_of_what_is_held_out(void **unused) {
     text = counting_text(40);
     for (uint64_t step = 0; step < 20; step++) {
         assert_int_equal(hk_text_batch(text, 64, 8, 1, step, tokens), HK_OK);
-        for (int row = 0; row < 64; row++) first = first || tokens[row * 9] == 0, last = last || tokens[row * 9 + 8] == 35;
+        for (int row = 0; row < 64; row++)
+            first = first || tokens[row * 9] == 0, last = last || tokens[row * 9 + 8] == 35;
     }
     assert_true(first && last);
     hk_text_destroy(&text);
@@ -473,7 +493,8 @@ static void assert_model(struct model *m, int64_t step, bool optimizer) {
 }
 
 static hk_status save_step(struct model *m, const char *name, int64_t step) {
-    const struct hk_run_state state = {.step = step, .steps = 1000, .seed = UINT64_MAX, .loss = NAN, .held_out_loss = 1.5};
+    const struct hk_run_state state = {
+        .step = step, .steps = 1000, .seed = UINT64_MAX, .loss = NAN, .held_out_loss = 1.5};
     set_model(m, step);
     return hk_run_save(path_of(name), &small, m->params, m->optimizer, &state);
 }
@@ -495,10 +516,20 @@ static void assert_loads(const char *name, int64_t step) {
 static void runs_read_back(void **unused) {
     (void)unused;
     struct model m = make_model(HK_ADAMW);
-    struct hk_run_state state = {.step = 3, .steps = 0, .minutes = 2.5, .seed = UINT64_MAX - 1, .seconds = 0.1 + 0.2,
-                                 .loss = 1.0 / 3, .held_out_loss = NAN, .batch = 12, .length = 8, .accumulate = 2,
-                                 .evaluate_every = 50, .schedule = {HK_SCHEDULE_COSINE, 1e-3f, 1e-4f, 100, 5000},
-                                 .optimizer = {HK_ADAMW, 0, 0.9f, 0.99f, 1e-8f, 0.1f, 1}, .data_hash = UINT64_MAX,
+    struct hk_run_state state = {.step = 3,
+                                 .steps = 0,
+                                 .minutes = 2.5,
+                                 .seed = UINT64_MAX - 1,
+                                 .seconds = 0.1 + 0.2,
+                                 .loss = 1.0 / 3,
+                                 .held_out_loss = NAN,
+                                 .batch = 12,
+                                 .length = 8,
+                                 .accumulate = 2,
+                                 .evaluate_every = 50,
+                                 .schedule = {HK_SCHEDULE_COSINE, 1e-3f, 1e-4f, 100, 5000},
+                                 .optimizer = {HK_ADAMW, 0, 0.9f, 0.99f, 1e-8f, 0.1f, 1},
+                                 .data_hash = UINT64_MAX,
                                  .data = "/some/where \"else\""};
     struct hk_run_state read;
     struct hk_model_config config;
@@ -668,8 +699,8 @@ static void a_folder_of_hugging_face_loads(void **unused) {
         uint16_t *data = malloc((size_t)elements * 2);
         for (int64_t j = 0; j < elements; j++) data[j] = hk_bf16_from_f32(1);
         snprintf(names[i], sizeof names[i], "transformer.%s", hk_params_name(m.params, i));
-        entries[i] = (struct hk_safetensors_entry){names[i], HK_BF16, hk_tensor_shape(hk_params_tensor(m.params, i)), data,
-                                                   (size_t)elements * 2};
+        entries[i] = (struct hk_safetensors_entry){names[i], HK_BF16, hk_tensor_shape(hk_params_tensor(m.params, i)),
+                                                   data, (size_t)elements * 2};
     }
     mkdir(path_of("hub"), 0755);
     assert_int_equal(hk_safetensors_write(path_of("hub/" MODEL), entries, count, NULL, NULL, 0), HK_OK);

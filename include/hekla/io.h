@@ -21,8 +21,8 @@ struct hk_safetensors_entry {
 };
 
 /* Maps the file, which must not be made shorter while it is open. Everything in it is checked: the header's size, that
-   ranges tile the data exactly, dtypes and shapes. NULL: HK_ERROR_IO, HK_ERROR_FORMAT, or HK_ERROR_UNSUPPORTED for a dtype
-   of the format that Hekla lacks (F64, I64, ...). */
+   ranges tile the data exactly, dtypes and shapes. NULL: HK_ERROR_IO, HK_ERROR_FORMAT, or HK_ERROR_UNSUPPORTED for a
+   dtype of the format that Hekla lacks (F64, I64, ...). */
 HK_API struct hk_safetensors *hk_safetensors_open(const char *path);
 /* The same from memory, which the caller keeps until destroy. */
 HK_API struct hk_safetensors *hk_safetensors_parse(const void *data, size_t bytes);
@@ -55,12 +55,12 @@ HK_API uint64_t hk_text_hash(const struct hk_text *text); /* of all bytes: tells
 HK_API hk_status hk_text_batch(const struct hk_text *text, int64_t rows, int64_t length, uint64_t seed, uint64_t step,
                                int32_t *tokens);
 /* rows of length + 1 tokens, evenly spread over the held-out part (part of parts: the next rows). */
-HK_API hk_status hk_text_evaluation(const struct hk_text *text, int64_t rows, int64_t length, int64_t part, int64_t parts,
-                                    int32_t *tokens);
+HK_API hk_status hk_text_evaluation(const struct hk_text *text, int64_t rows, int64_t length, int64_t part,
+                                    int64_t parts, int32_t *tokens);
 
 /* ---- config.json, with Hugging Face's keys for model_type gpt2 and llama ---- */
 
-/* HK_ERROR_FORMAT names the key that is missing or wrong, HK_ERROR_UNSUPPORTED the one that asks for what Hekla lacks. */
+/* HK_ERROR_FORMAT names the key that is missing or wrong, HK_ERROR_UNSUPPORTED the one that Hekla cannot follow. */
 HK_API hk_status hk_config_parse(const char *json, size_t bytes, struct hk_model_config *config);
 /* The caller frees the text. NULL only when out of memory. */
 HK_API char *hk_config_format(const struct hk_model_config *config);
@@ -69,11 +69,11 @@ HK_API char *hk_config_format(const struct hk_model_config *config);
    state.json, metrics.jsonl. One process at a time may save to a folder; others may load from it meanwhile. ---- */
 
 struct hk_run_state {
-    int64_t step;     /* finished */
-    int64_t steps;    /* planned; 0: by time */
-    double minutes;   /* planned; 0: by steps */
+    int64_t step;   /* finished */
+    int64_t steps;  /* planned; 0: by time */
+    double minutes; /* planned; 0: by steps */
     uint64_t seed;
-    double seconds;   /* of training so far */
+    double seconds;             /* of training so far */
     double loss, held_out_loss; /* the last seen, nats per token; NaN: none yet */
 
     /* How the run is trained, kept for those who resume it; zero where the caller does not say. */
@@ -85,9 +85,10 @@ struct hk_run_state {
 };
 
 /* Saves all files so that a process killed at any moment leaves the old state or the new one: model and optimizer are
-   written beside the old ones under ".next" names and synced, then replacing state.json (atomic) makes them the run's, then
-   they are renamed. A failure (no space, say) leaves the old state and no partial file. Makes the folder. optimizer may be
-   NULL: the run can then be used, not resumed. HK_ERROR_INVALID where the folder holds a run of another model. */
+   written beside the old ones under ".next" names and synced, then replacing state.json (atomic) makes them the run's,
+   then they are renamed. A failure (no space, say) leaves the old state and no partial file. Makes the folder.
+   optimizer may be NULL: the run can then be used, not resumed. HK_ERROR_INVALID where the folder holds a run of
+   another model. */
 HK_API hk_status hk_run_save(const char *folder, const struct hk_model_config *config, struct hk_params *params,
                              struct hk_optimizer *optimizer, const struct hk_run_state *state);
 
@@ -95,9 +96,9 @@ HK_API hk_status hk_run_save(const char *folder, const struct hk_model_config *c
 HK_API bool hk_run_exists(const char *folder);
 HK_API hk_status hk_run_load_config(const char *folder, struct hk_model_config *config);
 HK_API hk_status hk_run_load_state(const char *folder, struct hk_run_state *state);
-/* Parameters must have been declared and allocated. optimizer and state may be NULL. The files must agree on the step. A
-   folder from Hugging Face (no state.json, names with or without "transformer.") loads without optimizer and state; f16
-   and bf16 become f32. On failure nothing was changed. */
+/* Parameters must have been declared and allocated. optimizer and state may be NULL. The files must agree on the step.
+   A folder from Hugging Face (no state.json, names with or without "transformer.") loads without optimizer and state;
+   f16 and bf16 become f32. On failure nothing was changed. */
 HK_API hk_status hk_run_load(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer,
                              struct hk_run_state *state);
 

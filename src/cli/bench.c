@@ -57,7 +57,8 @@ static int time_steps(struct step_bench *b, const struct step_options *o) {
         random_tokens(b, i);
         if (i == o->warmup) hk_device_get_stats(b->device, &b->before);
         const double start = now_seconds();
-        if (hk_trainer_step(b->trainer, b->tokens, 1e-3f) != HK_OK || hk_trainer_result(b->trainer, &b->loss, &norm) != HK_OK)
+        if (hk_trainer_step(b->trainer, b->tokens, 1e-3f) != HK_OK ||
+            hk_trainer_result(b->trainer, &b->loss, &norm) != HK_OK)
             return fail_library();
         if (i >= o->warmup) b->times[i - o->warmup] = now_seconds() - start;
     }
@@ -76,8 +77,10 @@ static void print_steps(struct step_bench *b, const struct step_options *o) {
     cJSON_AddNumberToObject(object, "tokens_per_s", round((double)(b->params.batch * b->params.length) / seconds));
     cJSON_AddNumberToObject(object, "loss", rounded((double)b->loss, 6));
     cJSON_AddNumberToObject(object, "peak_bytes", (double)b->after.peak_bytes);
-    cJSON_AddNumberToObject(object, "submits", rounded((double)(b->after.submits - b->before.submits) / (double)o->steps, 2));
-    cJSON_AddNumberToObject(object, "dispatches", rounded((double)(b->after.dispatches - b->before.dispatches) / (double)o->steps, 2));
+    cJSON_AddNumberToObject(object, "submits",
+                            rounded((double)(b->after.submits - b->before.submits) / (double)o->steps, 2));
+    cJSON_AddNumberToObject(object, "dispatches",
+                            rounded((double)(b->after.dispatches - b->before.dispatches) / (double)o->steps, 2));
     cJSON_AddNumberToObject(object, "fallbacks", (double)b->after.fallbacks);
     json_print_line(object);
 }
@@ -98,18 +101,34 @@ static int make_trainer(struct step_bench *b, const struct step_options *o) {
 static int bench_step(int argc, char **argv) {
     struct step_options o = {.steps = 10, .warmup = 3};
     struct option_row rows[] = {
-        {.name = "model", .kind = OPTION_TEXT, .value = &o.model, .argument = "NAME", .help = "gpt-tiny, gpt-char, gpt2-124m, llama-2 or llama-12"},
-        {.name = "steps", .kind = OPTION_WHOLE, .value = &o.steps, .low = 1, .high = MAX_TIMES, .argument = "N", .help = "steps to time (default 10)"},
-        {.name = "warmup", .kind = OPTION_WHOLE, .value = &o.warmup, .high = MAX_TIMES, .argument = "N", .help = "steps before those (default 3)"},
+        {.name = "model",
+         .kind = OPTION_TEXT,
+         .value = &o.model,
+         .argument = "NAME",
+         .help = "gpt-tiny, gpt-char, gpt2-124m, llama-2 or llama-12"},
+        {.name = "steps",
+         .kind = OPTION_WHOLE,
+         .value = &o.steps,
+         .low = 1,
+         .high = MAX_TIMES,
+         .argument = "N",
+         .help = "steps to time (default 10)"},
+        {.name = "warmup",
+         .kind = OPTION_WHOLE,
+         .value = &o.warmup,
+         .high = MAX_TIMES,
+         .argument = "N",
+         .help = "steps before those (default 3)"},
         OPTION_DEVICE(&o.device),
         OPTION_PROFILE(&o.profile),
     };
-    const struct command_line line = {.command = "bench step",
-                                      .usage = "--model NAME [options]",
-                                      .about = "Times whole training steps (forward, backward, clip, AdamW) on random tokens. ms_per_step is "
-                                               "the median;\nsubmits and dispatches are per step.",
-                                      .rows = rows,
-                                      .n_rows = COUNT_OF(rows)};
+    const struct command_line line = {
+        .command = "bench step",
+        .usage = "--model NAME [options]",
+        .about = "Times whole training steps (forward, backward, clip, AdamW) on random tokens. ms_per_step is "
+                 "the median;\nsubmits and dispatches are per step.",
+        .rows = rows,
+        .n_rows = COUNT_OF(rows)};
     int status;
     if (!options_parse(&line, argc, argv, &status)) return status;
     if (!o.model) return fail_usage("bench step", "--model NAME is missing");
@@ -212,7 +231,8 @@ static int run_op(struct op_bench *b, const struct op_options *o) {
     add_device(object, b->device);
     cJSON_AddNumberToObject(object, "runs", (double)runs);
     cJSON_AddNumberToObject(object, "ms", rounded(seconds * 1e3, 4));
-    cJSON_AddNumberToObject(object, "gflops", rounded(2.0 * (double)b->m * (double)b->n * (double)b->k / seconds / 1e9, 2));
+    cJSON_AddNumberToObject(object, "gflops",
+                            rounded(2.0 * (double)b->m * (double)b->n * (double)b->k / seconds / 1e9, 2));
     json_print_line(object);
     return output_ok() ? EXIT_OK : EXIT_FAILED;
 }
@@ -241,7 +261,10 @@ static int bench_op(int argc, char **argv) {
         {.name = "op", .kind = OPTION_TEXT, .value = &o.op, .argument = "NAME", .help = "matmul"},
         {.name = "shape", .kind = OPTION_TEXT, .value = &o.shape, .argument = "MxNxK", .help = "[M, K] times [K, N]"},
         {.name = "dtype", .kind = OPTION_TEXT, .value = &o.dtype, .argument = "f32", .help = "(default f32)"},
-        {.name = "transpose", .kind = OPTION_TEXT, .value = &o.transpose, .argument = "nt",
+        {.name = "transpose",
+         .kind = OPTION_TEXT,
+         .value = &o.transpose,
+         .argument = "nt",
          .help = "which operands lie transposed in memory: nn, nt, tn or tt (default nn)"},
         OPTION_DEVICE(&o.device),
     };
@@ -270,7 +293,8 @@ int command_bench(int argc, char **argv) {
     if (argc > 1 && !strcmp(argv[1], "op")) return bench_op(argc - 1, argv + 1);
     const bool help = argc > 1 && (!strcmp(argv[1], "--help") || !strcmp(argv[1], "-h"));
     if (!help) return fail_usage("bench", "what to time is missing: step or op");
-    printf("Usage: hekla bench step --model NAME [options]\n       hekla bench op --op matmul --shape MxNxK [options]\n\n"
-           "Times training steps and single ops, and prints one JSON line. --help after step or op lists the options.\n");
+    printf(
+        "Usage: hekla bench step --model NAME [options]\n       hekla bench op --op matmul --shape MxNxK [options]\n\n"
+        "Times training steps and single ops, and prints one JSON line. --help after step or op lists the options.\n");
     return EXIT_OK;
 }

@@ -44,14 +44,18 @@ struct option_row *options_find(const struct command_line *line, const char *nam
 bool options_given(const struct command_line *line, const char *name);
 
 /* Rows that several commands have. */
-#define OPTION_DEVICE(variable)                                                                                            \
-    {.name = "device", .kind = OPTION_TEXT, .value = (variable), .argument = "NAME",                                       \
-     .help = "auto, cpu, vulkan, vulkan:N or vulkan:PART-OF-NAME (default auto)"}
-#define OPTION_PROFILE(variable)                                                                                           \
-    {.name = "profile", .kind = OPTION_TEXT, .value = (variable), .argument = "FILE",                                      \
-     .help = "write a trace that Perfetto and chrome://tracing open"}
-#define OPTION_JSON(variable)                                                                                              \
-    {.name = "json", .kind = OPTION_FLAG, .value = (variable), .help = "print JSON"}
+#define OPTION_DEVICE(variable)                                                                                        \
+    {                                                                                                                  \
+        .name = "device", .kind = OPTION_TEXT, .value = (variable), .argument = "NAME",                                \
+        .help = "auto, cpu, vulkan, vulkan:N or vulkan:PART-OF-NAME (default auto)"                                    \
+    }
+#define OPTION_PROFILE(variable)                                                                                       \
+    {                                                                                                                  \
+        .name = "profile", .kind = OPTION_TEXT, .value = (variable), .argument = "FILE",                               \
+        .help = "write a trace that Perfetto and chrome://tracing open"                                                \
+    }
+#define OPTION_JSON(variable)                                                                                          \
+    { .name = "json", .kind = OPTION_FLAG, .value = (variable), .help = "print JSON" }
 
 /* ---- Messages: "hekla: ..." on stderr. They return the exit status. ---- */
 
@@ -63,7 +67,7 @@ void note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* ---- Output ---- */
 
 double now_seconds(void);
-void json_print_line(cJSON *object); /* on stdout, flushed; deletes it */
+void json_print_line(cJSON *object);  /* on stdout, flushed; deletes it */
 double rounded(double x, int digits); /* after the decimal point */
 /* "1.5 GB" */
 const char *bytes_text(uint64_t bytes, char *text, size_t size);

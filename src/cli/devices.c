@@ -30,11 +30,14 @@ struct feature {
     const char *name;
     bool present;
 };
-#define FEATURES(info)                                                                                                     \
-    {{"float16", (info)->float16},         {"bfloat16", (info)->bfloat16},                                                 \
-     {"storage16", (info)->storage16},     {"int8_dot", (info)->int8_dot},                                                 \
-     {"cooperative_matrix", (info)->cooperative_matrix}, {"cooperative_matrix2", (info)->cooperative_matrix2},             \
-     {"unified_memory", (info)->unified_memory}, {"software", (info)->software}}
+#define FEATURES(info)                                                                                                 \
+    {                                                                                                                  \
+        {"float16", (info)->float16}, {"bfloat16", (info)->bfloat16}, {"storage16", (info)->storage16},                \
+            {"int8_dot", (info)->int8_dot}, {"cooperative_matrix", (info)->cooperative_matrix},                        \
+            {"cooperative_matrix2", (info)->cooperative_matrix2}, {"unified_memory", (info)->unified_memory}, {        \
+            "software", (info)->software                                                                               \
+        }                                                                                                              \
+    }
 
 static void print_text(const struct hk_device_info *info) {
     const struct feature features[] = FEATURES(info);
@@ -43,7 +46,9 @@ static void print_text(const struct hk_device_info *info) {
     printf("%-10s %s\n", name, info->name);
     printf("           driver    %s", info->driver);
     if (info->kind == HK_DEVICE_CPU) printf(", %d threads\n", info->threads);
-    else printf(", Vulkan %u.%u.%u\n", info->api_version >> 22 & 0x7f, info->api_version >> 12 & 0x3ff, info->api_version & 0xfff);
+    else
+        printf(", Vulkan %u.%u.%u\n", info->api_version >> 22 & 0x7f, info->api_version >> 12 & 0x3ff,
+               info->api_version & 0xfff);
     printf("           memory    %s, %s free\n", bytes_text(info->memory_total, total, sizeof total),
            bytes_text(info->memory_free, available, sizeof available));
     if (info->kind == HK_DEVICE_VULKAN)
@@ -90,11 +95,12 @@ static cJSON *to_json(const struct hk_device_info *info) {
 int command_devices(int argc, char **argv) {
     bool json = false;
     struct option_row rows[] = {OPTION_JSON(&json)};
-    const struct command_line line = {.command = "devices",
-                                      .usage = "[--json]",
-                                      .about = "Lists every Vulkan device and the CPU: features, memory, and a quick measurement of each.",
-                                      .rows = rows,
-                                      .n_rows = COUNT_OF(rows)};
+    const struct command_line line = {
+        .command = "devices",
+        .usage = "[--json]",
+        .about = "Lists every Vulkan device and the CPU: features, memory, and a quick measurement of each.",
+        .rows = rows,
+        .n_rows = COUNT_OF(rows)};
     int status, count = 0;
     if (!options_parse(&line, argc, argv, &status)) return status;
     if (hk_device_list(NULL, 0, &count) != HK_OK) return fail_library();

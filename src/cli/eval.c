@@ -52,7 +52,8 @@ static bool evaluator_create(struct evaluator *e, struct loaded_model *model) {
 }
 
 /* Mean loss of one batch. */
-static hk_status evaluate_batch(struct evaluator *e, const struct hk_text *text, int64_t part, int64_t parts, float *loss) {
+static hk_status evaluate_batch(struct evaluator *e, const struct hk_text *text, int64_t part, int64_t parts,
+                                float *loss) {
     const size_t bytes = (size_t)(e->batch * e->length) * sizeof(int32_t);
     hk_status status = hk_text_evaluation(text, e->batch, e->length, part, parts, e->rows);
     if (status != HK_OK) return status;
@@ -80,8 +81,8 @@ static void print_result(const struct eval_options *o, double loss, int64_t toke
         cJSON_AddNumberToObject(object, "tokens", (double)tokens);
         json_print_line(object);
     } else {
-        printf("loss %.4f nats/byte   perplexity %.3f   bits per byte %.4f\n(%s of %s, %" PRId64 " bytes)\n", loss, exp(loss), bits,
-               o->all ? "all" : "the last tenth, which training leaves out,", o->data, tokens);
+        printf("loss %.4f nats/byte   perplexity %.3f   bits per byte %.4f\n(%s of %s, %" PRId64 " bytes)\n", loss,
+               exp(loss), bits, o->all ? "all" : "the last tenth, which training leaves out,", o->data, tokens);
     }
 }
 
@@ -106,17 +107,21 @@ int command_eval(int argc, char **argv) {
     struct eval_options o = {0};
     struct option_row rows[] = {
         {.name = "data", .kind = OPTION_TEXT, .value = &o.data, .argument = "FILE", .help = "the text to predict"},
-        {.name = "all", .kind = OPTION_FLAG, .value = &o.all, .help = "all of it, not only the last tenth, which training leaves out"},
+        {.name = "all",
+         .kind = OPTION_FLAG,
+         .value = &o.all,
+         .help = "all of it, not only the last tenth, which training leaves out"},
         OPTION_DEVICE(&o.device),
         OPTION_JSON(&o.json),
     };
-    const struct command_line line = {.command = "eval",
-                                      .usage = "DIR --data FILE [options]",
-                                      .about = "Measures how well the model in DIR predicts a text: loss, perplexity, bits per byte.",
-                                      .rows = rows,
-                                      .n_rows = COUNT_OF(rows),
-                                      .operand = &o.folder,
-                                      .operand_name = "DIR"};
+    const struct command_line line = {
+        .command = "eval",
+        .usage = "DIR --data FILE [options]",
+        .about = "Measures how well the model in DIR predicts a text: loss, perplexity, bits per byte.",
+        .rows = rows,
+        .n_rows = COUNT_OF(rows),
+        .operand = &o.folder,
+        .operand_name = "DIR"};
     int status;
     if (!options_parse(&line, argc, argv, &status)) return status;
     if (!o.data) return fail_usage("eval", "--data FILE is missing");

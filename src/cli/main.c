@@ -18,8 +18,10 @@ static const struct command commands[] = {
 };
 
 static void print_help(FILE *out) {
-    fprintf(out, "Usage: hekla COMMAND [options]\n\nTrains and runs neural networks on any GPU with a Vulkan driver, and on the "
-                 "CPU.\n\nCommands:\n");
+    fprintf(
+        out,
+        "Usage: hekla COMMAND [options]\n\nTrains and runs neural networks on any GPU with a Vulkan driver, and on the "
+        "CPU.\n\nCommands:\n");
     for (int i = 0; i < COUNT_OF(commands); i++) fprintf(out, "  %-10s %s\n", commands[i].name, commands[i].about);
     fprintf(out, "\nhekla COMMAND --help explains a command. hekla --version prints the version.\n"
                  "Exit status: 0 when all went well, 1 after an error, 2 for wrong usage.\n");

@@ -42,15 +42,21 @@ static bool parse_number(const struct option_row *row, const char *text) {
 static bool take(const struct command_line *line, struct option_row *row, const char *text) {
     row->given = true;
     switch (row->kind) {
-    case OPTION_FLAG: *(bool *)row->value = true; return true;
-    case OPTION_TEXT: *(const char **)row->value = text; return true;
+    case OPTION_FLAG:
+        *(bool *)row->value = true;
+        return true;
+    case OPTION_TEXT:
+        *(const char **)row->value = text;
+        return true;
     case OPTION_WHOLE:
         if (parse_whole(row, text)) return true;
-        fail_usage(line->command, "--%s must be a whole number from %.0f to %.0f, not \"%s\"", row->name, row->low, row->high, text);
+        fail_usage(line->command, "--%s must be a whole number from %.0f to %.0f, not \"%s\"", row->name, row->low,
+                   row->high, text);
         return false;
     case OPTION_NUMBER:
         if (parse_number(row, text)) return true;
-        fail_usage(line->command, "--%s must be a number from %g to %g, not \"%s\"", row->name, row->low, row->high, text);
+        fail_usage(line->command, "--%s must be a number from %g to %g, not \"%s\"", row->name, row->low, row->high,
+                   text);
         return false;
     }
     return false;
@@ -73,8 +79,8 @@ static bool take_operands(const struct command_line *line, int argc, char **argv
 bool options_parse(const struct command_line *line, int argc, char **argv, int *status) {
     struct option options[MAX_ROWS + 2] = {{0}};
     for (int i = 0; i < line->n_rows && i < MAX_ROWS; i++)
-        options[i] = (struct option){line->rows[i].name, line->rows[i].kind == OPTION_FLAG ? no_argument : required_argument,
-                                     NULL, 256 + i};
+        options[i] = (struct option){
+            line->rows[i].name, line->rows[i].kind == OPTION_FLAG ? no_argument : required_argument, NULL, 256 + i};
     options[line->n_rows] = (struct option){"help", no_argument, NULL, 'h'};
     optind = 1, opterr = 0;
     *status = EXIT_USAGE;

@@ -6,12 +6,13 @@
 #include <string.h>
 #include <unistd.h>
 
-#define LIVE_SECONDS 0.2  /* between rewritings of the live line */
-#define PLAIN_SECONDS 10  /* between lines where there is no terminal */
+#define LIVE_SECONDS 0.2 /* between rewritings of the live line */
+#define PLAIN_SECONDS 10 /* between lines where there is no terminal */
 
 void progress_start(struct progress *progress, bool json, int64_t step) {
     const double now = now_seconds();
-    *progress = (struct progress){.json = json, .live = !json && isatty(STDOUT_FILENO), .last_shown = now, .last_time = now, .last_step = step};
+    *progress = (struct progress){
+        .json = json, .live = !json && isatty(STDOUT_FILENO), .last_shown = now, .last_time = now, .last_step = step};
 }
 
 static void duration_text(double seconds, char *text, size_t size) {
@@ -42,12 +43,14 @@ static void print_line(struct progress *p, const struct hk_run_state *state, uin
     duration_text(seconds_left(p, state), left, sizeof left);
     if (state->steps) snprintf(of, sizeof of, "/%" PRId64, state->steps);
     if (isfinite(state->held_out_loss)) snprintf(held_out, sizeof held_out, "  held-out %.3f", state->held_out_loss);
-    printf("%sstep %" PRId64 "%s  loss %.3f%s  %.1fk tokens/s  %s left  %s%s", p->live ? "\r" : "", state->step, of, state->loss,
-           held_out, p->tokens_per_s / 1000, left, bytes_text(bytes, memory, sizeof memory), p->live ? "\033[K" : "\n");
+    printf("%sstep %" PRId64 "%s  loss %.3f%s  %.1fk tokens/s  %s left  %s%s", p->live ? "\r" : "", state->step, of,
+           state->loss, held_out, p->tokens_per_s / 1000, left, bytes_text(bytes, memory, sizeof memory),
+           p->live ? "\033[K" : "\n");
     fflush(stdout);
 }
 
-static void print_json(const struct progress *p, const struct hk_run_state *state, float norm, float lr, uint64_t bytes) {
+static void print_json(const struct progress *p, const struct hk_run_state *state, float norm, float lr,
+                       uint64_t bytes) {
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "event", "step");
     cJSON_AddNumberToObject(object, "step", (double)state->step);
@@ -82,8 +85,8 @@ void progress_evaluation(struct progress *p, const struct hk_run_state *state) {
         cJSON_AddNumberToObject(object, "held_out_loss", rounded(state->held_out_loss, 6));
         json_print_line(object);
     } else {
-        printf("%sstep %" PRId64 ": loss %.4f, held-out loss %.4f nats/byte\n", p->live ? "\r\033[K" : "", state->step, state->loss,
-               state->held_out_loss);
+        printf("%sstep %" PRId64 ": loss %.4f, held-out loss %.4f nats/byte\n", p->live ? "\r\033[K" : "", state->step,
+               state->loss, state->held_out_loss);
         fflush(stdout);
     }
     /* the time that it took is not the training's */

@@ -17,16 +17,32 @@ struct train_options {
     bool resume, json;
 };
 
-static const struct train_options defaults = {
-    .out = "run", .model = "gpt", .schedule = "cosine", .layers = 4, .heads = 4, .width = 128, .context = 64, .batch = 12,
-    .accumulate = 1, .steps = 5000, .warmup = 100, .seed = 1, .eval_every = 500, .lr = 1e-3, .weight_decay = 0.1, .clip = 1};
+static const struct train_options defaults = {.out = "run",
+                                              .model = "gpt",
+                                              .schedule = "cosine",
+                                              .layers = 4,
+                                              .heads = 4,
+                                              .width = 128,
+                                              .context = 64,
+                                              .batch = 12,
+                                              .accumulate = 1,
+                                              .steps = 5000,
+                                              .warmup = 100,
+                                              .seed = 1,
+                                              .eval_every = 500,
+                                              .lr = 1e-3,
+                                              .weight_decay = 0.1,
+                                              .clip = 1};
 
-#define WHOLE(option, field, least, most, text)                                                                            \
-    {.name = option, .kind = OPTION_WHOLE, .value = &o->field, .low = least, .high = most, .argument = "N", .help = text}
-#define NUMBER(option, field, most, text)                                                                                  \
-    {.name = option, .kind = OPTION_NUMBER, .value = &o->field, .high = most, .argument = "X", .help = text}
-#define TEXT(option, field, form, text)                                                                                    \
-    {.name = option, .kind = OPTION_TEXT, .value = &o->field, .argument = form, .help = text}
+#define WHOLE(option, field, least, most, text)                                                                        \
+    {                                                                                                                  \
+        .name = option, .kind = OPTION_WHOLE, .value = &o->field, .low = least, .high = most, .argument = "N",         \
+        .help = text                                                                                                   \
+    }
+#define NUMBER(option, field, most, text)                                                                              \
+    { .name = option, .kind = OPTION_NUMBER, .value = &o->field, .high = most, .argument = "X", .help = text }
+#define TEXT(option, field, form, text)                                                                                \
+    { .name = option, .kind = OPTION_TEXT, .value = &o->field, .argument = form, .help = text }
 
 #define N_ROWS 23
 static void make_rows(struct train_options *o, struct option_row rows[N_ROWS]) {
@@ -50,7 +66,9 @@ static void make_rows(struct train_options *o, struct option_row rows[N_ROWS]) {
         NUMBER("dropout", dropout, 0.99, "(default 0)"),
         WHOLE("seed", seed, 0, 9007199254740992.0, "(default 1)"),
         WHOLE("eval-every", eval_every, 0, 1e12, "steps between evaluations; 0: only at the end (default 500)"),
-        {.name = "resume", .kind = OPTION_FLAG, .value = &o->resume,
+        {.name = "resume",
+         .kind = OPTION_FLAG,
+         .value = &o->resume,
          .help = "go on with the run in --out; options are its own, --steps or --minutes may be new"},
         OPTION_DEVICE(&o->device),
         OPTION_PROFILE(&o->profile),
@@ -145,11 +163,14 @@ static int check_decided(const struct command_line *line, const struct decided *
     if (!row->given) return EXIT_OK;
     if (row->kind == OPTION_TEXT) {
         const char *given = *(const char **)row->value;
-        return !strcmp(given, d->text) ? EXIT_OK : fail_with("--%s is %s in %s, not %s", d->name, d->text, folder, given);
+        return !strcmp(given, d->text) ? EXIT_OK
+                                       : fail_with("--%s is %s in %s, not %s", d->name, d->text, folder, given);
     }
-    const double given = row->kind == OPTION_WHOLE ? (double)*(int64_t *)row->value : *(double *)row->value;
-    if ((float)given == (float)d->number) return EXIT_OK;
-    return fail_with("--%s is %.9g in %s, not %.9g; a resumed run keeps its options", d->name, d->number, folder, given);
+    const bool whole = row->kind == OPTION_WHOLE;
+    const double given = whole ? (double)*(int64_t *)row->value : *(double *)row->value;
+    if (whole ? given == d->number : (float)given == (float)d->number) return EXIT_OK;
+    return fail_with("--%s is %.9g in %s, not %.9g; a resumed run keeps its options", d->name, d->number, folder,
+                     given);
 }
 
 static int check_conflicts(const struct command_line *line, const struct training *t) {
@@ -208,7 +229,8 @@ static int load_text(const struct train_options *o, struct training *t) {
     t->state.data_hash = hash;
     /* says now what it would say after the model is made */
     t->tokens = malloc((size_t)(t->state.batch * t->state.accumulate * (t->state.length + 1)) * sizeof *t->tokens);
-    if (!t->tokens) return fail_with("no memory for a step's %" PRId64 " sequences", t->state.batch * t->state.accumulate);
+    if (!t->tokens)
+        return fail_with("no memory for a step's %" PRId64 " sequences", t->state.batch * t->state.accumulate);
     if (hk_text_batch(t->text, 1, t->state.length, 0, 0, t->tokens) != HK_OK ||
         hk_text_evaluation(t->text, 1, t->state.length, 0, 1, t->tokens) != HK_OK)
         return fail_library();
@@ -233,7 +255,8 @@ static int describe(const struct command_line *line, const struct train_options 
         status = load_run(line, o, t);
     } else {
         if (hk_run_exists(t->folder))
-            return fail_with("%s holds a run already: go on with it by --resume, or choose another folder with --out", t->folder);
+            return fail_with("%s holds a run already: go on with it by --resume, or choose another folder with --out",
+                             t->folder);
         new_model(o, &t->model);
         new_state(o, line, &t->state);
     }
@@ -252,8 +275,8 @@ static int make_trainer(struct training *t) {
     return t->trainer ? EXIT_OK : fail_library();
 }
 
-/* From here on the folder is this run's: a new one gets its first checkpoint before the first step, which also shows early
-   whether there is room for it. */
+/* From here on the folder is this run's: a new one gets its first checkpoint before the first step, which also shows
+   early whether there is room for it. */
 static int claim_folder(const struct train_options *o, struct training *t) {
     struct hk_params *params = hk_trainer_model(t->trainer);
     struct hk_optimizer *optimizer = hk_trainer_optimizer(t->trainer);
@@ -283,7 +306,8 @@ static int train(const struct command_line *line, const struct train_options *o,
     int status = describe(line, o, t);
     if (status != EXIT_OK) return status;
     if (train_finished(&t->state)) {
-        note("%s is finished, at step %" PRId64 "; --steps N or --minutes M go on from there", t->folder, t->state.step);
+        note("%s is finished, at step %" PRId64 "; --steps N or --minutes M go on from there", t->folder,
+             t->state.step);
         return EXIT_OK;
     }
     t->device = open_device(o->device, o->profile != NULL);
@@ -296,7 +320,8 @@ static int train(const struct command_line *line, const struct train_options *o,
     status = train_loop(t);
     const int profile_status = write_profile(t->device, o->profile);
     if (status == EXIT_OK) status = profile_status;
-    if (status == EXIT_OK && !o->json) printf("saved in %s; to write with it: hekla generate %s\n", t->folder, t->folder);
+    if (status == EXIT_OK && !o->json)
+        printf("saved in %s; to write with it: hekla generate %s\n", t->folder, t->folder);
     return status == EXIT_OK && !output_ok() ? EXIT_FAILED : status;
 }
 
@@ -312,12 +337,13 @@ int command_train(int argc, char **argv) {
     struct train_options o = defaults;
     struct option_row rows[N_ROWS];
     make_rows(&o, rows);
-    const struct command_line line = {
-        .command = "train",
-        .usage = "--data FILE [options]\n       hekla train --resume [--out DIR] [options]",
-        .about = "Trains a language model on the bytes of a text and keeps it in a folder. Ctrl-C stops after the step and saves.",
-        .rows = rows,
-        .n_rows = N_ROWS};
+    const struct command_line line = {.command = "train",
+                                      .usage =
+                                          "--data FILE [options]\n       hekla train --resume [--out DIR] [options]",
+                                      .about = "Trains a language model on the bytes of a text and keeps it in a "
+                                               "folder. Ctrl-C stops after the step and saves.",
+                                      .rows = rows,
+                                      .n_rows = N_ROWS};
     struct training training = {0};
     int status;
     if (!options_parse(&line, argc, argv, &status)) return status;

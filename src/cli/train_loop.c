@@ -1,5 +1,5 @@
-/* The training loop: steps, evaluations, checkpoints, interruption. Everything a step depends on follows from its number
-   and from what a checkpoint holds, so that a resumed run goes on as if it had never stopped. */
+/* The training loop: steps, evaluations, checkpoints, interruption. Everything a step depends on follows from its
+   number and from what a checkpoint holds, so that a resumed run goes on as if it had never stopped. */
 #include "train.h"
 #include <inttypes.h>
 #include <math.h>
@@ -7,9 +7,9 @@
 #include <stdio.h>
 #include <string.h>
 
-#define LOG_EVERY 10       /* steps */
-#define SAVE_SECONDS 60    /* between checkpoints, if no evaluation makes one */
-#define QUICK_TOKENS 16384 /* of an evaluation on the way, and ... */
+#define LOG_EVERY 10        /* steps */
+#define SAVE_SECONDS 60     /* between checkpoints, if no evaluation makes one */
+#define QUICK_TOKENS 16384  /* of an evaluation on the way, and ... */
 #define FINAL_TOKENS 131072 /* ... at the end */
 
 static volatile sig_atomic_t interrupted;
@@ -61,7 +61,8 @@ static int held_out_loss(struct training *t, int64_t most_tokens, double *mean) 
 
 static int save(struct training *t) {
     t->last_save = now_seconds();
-    if (hk_run_save(t->folder, &t->model, hk_trainer_model(t->trainer), hk_trainer_optimizer(t->trainer), &t->state) == HK_OK)
+    if (hk_run_save(t->folder, &t->model, hk_trainer_model(t->trainer), hk_trainer_optimizer(t->trainer), &t->state) ==
+        HK_OK)
         return EXIT_OK;
     progress_end(&t->progress);
     return fail_with("%s\nhekla: the last checkpoint in %s is as it was", hk_error_message(), t->folder);
@@ -71,8 +72,11 @@ static int log_step(struct training *t, float norm, float lr) {
     const struct hk_run_state *s = &t->state;
     const bool logged = s->step % LOG_EVERY == 0 || s->step == 1 || train_finished(s);
     progress_step(&t->progress, s, norm, lr, logged, t->device);
-    const struct hk_metric metrics[] = {{"loss", s->loss}, {"norm", (double)norm}, {"lr", (double)lr},
-                                        {"tokens_per_s", round(t->progress.tokens_per_s)}, {"seconds", rounded(s->seconds, 3)}};
+    const struct hk_metric metrics[] = {{"loss", s->loss},
+                                        {"norm", (double)norm},
+                                        {"lr", (double)lr},
+                                        {"tokens_per_s", round(t->progress.tokens_per_s)},
+                                        {"seconds", rounded(s->seconds, 3)}};
     if (!logged || hk_metrics_write(t->metrics, s->step, metrics, COUNT_OF(metrics)) == HK_OK) return EXIT_OK;
     return fail_library();
 }
@@ -108,11 +112,12 @@ static int show_evaluation(struct training *t, double loss) {
     return hk_metrics_write(t->metrics, t->state.step, &metric, 1) == HK_OK ? EXIT_OK : fail_library();
 }
 
-/* Evaluates and saves where it is time. Nothing is saved that was not evaluated, a little at least: the last step may have
-   made weights of which the next loss would be NaN, and the checkpoint before it is the good one. */
+/* Evaluates and saves where it is time. Nothing is saved that was not evaluated, a little at least: the last step may
+   have made weights of which the next loss would be NaN, and the checkpoint before it is the good one. */
 static int checkpoint_if_due(struct training *t) {
     const struct hk_run_state *s = &t->state;
-    const bool finished = train_finished(s), shown = finished || (s->evaluate_every && s->step % s->evaluate_every == 0);
+    const bool finished = train_finished(s),
+               shown = finished || (s->evaluate_every && s->step % s->evaluate_every == 0);
     if (!shown && !interrupted && now_seconds() - t->last_save < SAVE_SECONDS) return EXIT_OK;
     double loss;
     int status = held_out_loss(t, finished ? FINAL_TOKENS : shown ? QUICK_TOKENS : 1, &loss);
@@ -132,7 +137,8 @@ int train_loop(struct training *t) {
         if (status != EXIT_OK) return status;
         if (!interrupted || train_finished(&t->state)) continue;
         progress_end(&t->progress);
-        return fail_with("stopped after step %" PRId64 " and saved; to go on: hekla train --resume --out %s", t->state.step, t->folder);
+        return fail_with("stopped after step %" PRId64 " and saved; to go on: hekla train --resume --out %s",
+                         t->state.step, t->folder);
     }
     return EXIT_OK;
 }

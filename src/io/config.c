@@ -9,7 +9,8 @@
 /* Fails unless the key is missing or has the value with which Hekla's models compute. */
 static void need_flag(struct json_reader *reader, const char *key, bool value) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(reader->object, key);
-    if (reader->status != HK_OK || !item || cJSON_IsNull(item) || (cJSON_IsBool(item) && (bool)cJSON_IsTrue(item) == value))
+    if (reader->status != HK_OK || !item || cJSON_IsNull(item) ||
+        (cJSON_IsBool(item) && (bool)cJSON_IsTrue(item) == value))
         return;
     reader->status = hk_fail(HK_ERROR_UNSUPPORTED, "\"%s\" must be %s: Hekla's models have nothing else", key,
                              value ? "true" : "false");
@@ -59,7 +60,8 @@ static void parse_llama(struct json_reader *reader, struct hk_model_config *conf
     if (reader->status == HK_OK && json_has(reader, "rope_scaling"))
         reader->status = hk_fail(HK_ERROR_UNSUPPORTED, "\"rope_scaling\" must be null: Hekla's models have none");
     const int64_t head = config->heads ? config->width / config->heads : 0;
-    if (reader->status == HK_OK && json_int_or(reader, "head_dim", 1, MAX_SIZE, head) != head && reader->status == HK_OK)
+    if (reader->status == HK_OK && json_int_or(reader, "head_dim", 1, MAX_SIZE, head) != head &&
+        reader->status == HK_OK)
         reader->status = hk_fail(HK_ERROR_UNSUPPORTED, "\"head_dim\" must be hidden_size / num_attention_heads");
 }
 
@@ -100,7 +102,8 @@ static bool format_gpt2(cJSON *object, const struct hk_model_config *c) {
            add_int(object, "n_inner", c->hidden ? c->hidden : 4 * c->width) &&
            json_add_float(object, "layer_norm_epsilon", c->epsilon != 0 ? c->epsilon : 1e-5f) &&
            json_add_float(object, "resid_pdrop", c->dropout) && json_add_float(object, "embd_pdrop", c->dropout) &&
-           json_add_float(object, "attn_pdrop", 0) && cJSON_AddStringToObject(object, "activation_function", "gelu_new") &&
+           json_add_float(object, "attn_pdrop", 0) &&
+           cJSON_AddStringToObject(object, "activation_function", "gelu_new") &&
            cJSON_AddTrueToObject(object, "tie_word_embeddings");
 }
 

@@ -5,7 +5,8 @@
 #include "base/base.h"
 #include <cjson/cJSON.h>
 
-/* The whole text as one object, or NULL with HK_ERROR_FORMAT: not UTF-8, not JSON, something after it, not an object. */
+/* The whole text as one object, or NULL with HK_ERROR_FORMAT: not UTF-8, not JSON, something after it, not an object.
+ */
 cJSON *json_parse(const char *text, size_t bytes);
 
 bool json_is_utf8(const char *text, size_t bytes);
@@ -32,8 +33,8 @@ bool json_size(const cJSON *item, int64_t *size);
 bool json_add_float(cJSON *object, const char *key, float x);
 bool json_add_u64(cJSON *object, const char *key, uint64_t x);
 
-/* The object as text that ends its line, from malloc; NULL with HK_ERROR_OUT_OF_MEMORY, also where !ok (something could not
-   be added). Deletes the object. */
+/* The object as text that ends its line, from malloc; NULL with HK_ERROR_OUT_OF_MEMORY, also where !ok (something could
+   not be added). Deletes the object. */
 char *json_finish(cJSON *object, bool ok, bool on_one_line);
 
 #endif

@@ -1,14 +1,14 @@
 /* Run folders that a process may be killed in at any moment.
 
-   model.safetensors and optimizer.safetensors carry their step, and state.json says which step is the run's. A save writes
-   both files under ".next" names, replaces state.json at once, and then renames. So of each file, either the one under its
-   name or the one under its ".next" name is of the run's step, whenever one looks:
+   model.safetensors and optimizer.safetensors carry their step, and state.json says which step is the run's. A save
+   writes both files under ".next" names, replaces state.json at once, and then renames. So of each file, either the one
+   under its name or the one under its ".next" name is of the run's step, whenever one looks:
 
        written by now                state.json   name   name.next
        before a save                 10           10     -
        after writing                 10           10     20
        after replacing state.json    20           10     20          <- the save took place
-       after renaming                20           20     -                                                              */
+       after renaming                20           20     - */
 #include "io/files.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -91,12 +91,14 @@ static hk_status rename_next(const char *folder, bool optimizer) {
     for (size_t i = 0; i < HK_LENGTH(weights); i++) {
         const struct path old = path_in(folder, weights[i], ""), next = path_in(folder, weights[i], ".next");
         if (i == 1 && !optimizer) unlink(old.text);
-        else if (rename(next.text, old.text)) return hk_fail(HK_ERROR_IO, "cannot rename %s: %s", next.text, strerror(errno));
+        else if (rename(next.text, old.text))
+            return hk_fail(HK_ERROR_IO, "cannot rename %s: %s", next.text, strerror(errno));
     }
     return folder_sync(folder);
 }
 
-static hk_status write_weights(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer, int64_t step) {
+static hk_status write_weights(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer,
+                               int64_t step) {
     char step_text[24], updates[24];
     snprintf(step_text, sizeof step_text, "%" PRId64, step);
     snprintf(updates, sizeof updates, "%" PRId64, optimizer ? hk_optimizer_step(optimizer) : 0);
@@ -119,7 +121,8 @@ static hk_status write_description(const char *folder, const struct hk_model_con
     char *text = hk_config_format(config), *tokenizer = tokenizer_format();
     hk_status status = text && tokenizer ? HK_OK : hk_error_status();
     if (status == HK_OK) status = hk_file_write(path_in(folder, "config.json", "").text, text, strlen(text));
-    if (status == HK_OK) status = hk_file_write(path_in(folder, "tokenizer.json", "").text, tokenizer, strlen(tokenizer));
+    if (status == HK_OK)
+        status = hk_file_write(path_in(folder, "tokenizer.json", "").text, tokenizer, strlen(tokenizer));
     free(text);
     free(tokenizer);
     return status;
@@ -138,7 +141,8 @@ static hk_status check_description(const char *folder, const struct hk_model_con
     if (status != HK_OK) return status;
     char *a = hk_config_format(&old), *b = hk_config_format(config);
     if (!a || !b) status = HK_ERROR_OUT_OF_MEMORY;
-    else if (strcmp(a, b)) status = hk_fail(HK_ERROR_INVALID, "%s holds a run of another model: choose another folder", folder);
+    else if (strcmp(a, b))
+        status = hk_fail(HK_ERROR_INVALID, "%s holds a run of another model: choose another folder", folder);
     free(a);
     free(b);
     return status;

@@ -81,8 +81,8 @@ static bool read_range(const struct hk_safetensors *file, size_t data_start, con
         return fail("%.128s has no data_offsets of two whole numbers", name);
     const size_t have = file->bytes - data_start;
     if (begin > end || (uint64_t)end > have)
-        return fail("the data of %.128s, bytes %" PRId64 " to %" PRId64 ", is outside the file's %zu bytes of data", name, begin,
-                    end, have);
+        return fail("the data of %.128s, bytes %" PRId64 " to %" PRId64 ", is outside the file's %zu bytes of data",
+                    name, begin, end, have);
     if (__builtin_mul_overflow(elements, (int64_t)hk_dtype_size(entry->dtype), &need) || need != end - begin)
         return fail("%.128s has %" PRId64 " bytes of data, its shape and dtype another number", name, end - begin);
     entry->data = file->data + data_start + begin;
@@ -149,8 +149,8 @@ static bool read_header(struct hk_safetensors *file, size_t *data_start) {
     uint64_t size = 0;
     for (int i = 0; i < 8; i++) size |= (uint64_t)file->data[i] << (8 * i);
     if (size > file->bytes - 8)
-        return fail("the header claims %" PRIu64 " bytes, the file has %zu: it was cut, or is no safetensors file", size,
-                    file->bytes);
+        return fail("the header claims %" PRIu64 " bytes, the file has %zu: it was cut, or is no safetensors file",
+                    size, file->bytes);
     if (size > MAX_HEADER) return fail("the header claims %" PRIu64 " bytes; the format allows %u", size, MAX_HEADER);
     *data_start = 8 + (size_t)size;
     file->header = json_parse((const char *)file->data + 8, (size_t)size);
@@ -194,7 +194,9 @@ static struct hk_safetensors *parse(const void *data, size_t bytes, bool mapped)
     return file;
 }
 
-struct hk_safetensors *hk_safetensors_parse(const void *data, size_t bytes) { return parse(data, bytes, false); }
+struct hk_safetensors *hk_safetensors_parse(const void *data, size_t bytes) {
+    return parse(data, bytes, false);
+}
 
 struct hk_safetensors *hk_safetensors_open(const char *path) {
     struct stat info;

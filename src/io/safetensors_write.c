@@ -47,10 +47,10 @@ static bool add_metadata(cJSON *header, const struct safetensors_metadata *metad
     return ok;
 }
 
-/* The header's text, padded with spaces so that the data begins at a multiple of 8 bytes; NULL when out of memory. order
-   receives the entries' indices as they will lie in the file. */
-static char *format_header(const struct hk_safetensors_entry *entries, int count, const struct safetensors_metadata *metadata,
-                           int *order) {
+/* The header's text, padded with spaces so that the data begins at a multiple of 8 bytes; NULL when out of memory.
+   order receives the entries' indices as they will lie in the file. */
+static char *format_header(const struct hk_safetensors_entry *entries, int count,
+                           const struct safetensors_metadata *metadata, int *order) {
     cJSON *header = cJSON_CreateObject();
     bool ok = header && add_metadata(header, metadata);
     uint64_t at = 0;
@@ -87,13 +87,14 @@ static hk_status fail_write(const char *path) {
     return hk_fail(HK_ERROR_IO, "cannot write %s: %s", path, strerror(errno));
 }
 
-static hk_status write_data(int fd, const char *path, const struct hk_safetensors_entry *entries, int count, const int *order,
-                            safetensors_fetch *fetch, void *user) {
+static hk_status write_data(int fd, const char *path, const struct hk_safetensors_entry *entries, int count,
+                            const int *order, safetensors_fetch *fetch, void *user) {
     size_t largest = 0;
     for (int i = 0; i < count; i++)
         if (!entries[i].data) largest = HK_MAX(largest, entries[i].bytes);
     void *buffer = largest ? malloc(largest) : NULL;
-    if (largest && !buffer) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "no memory for %zu bytes to write %s", largest, path);
+    if (largest && !buffer)
+        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "no memory for %zu bytes to write %s", largest, path);
     hk_status status = HK_OK;
     for (int i = 0; i < count && status == HK_OK; i++) {
         const struct hk_safetensors_entry *e = &entries[order[i]];

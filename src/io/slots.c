@@ -32,7 +32,8 @@ hk_status slots_of_model(struct slots *slots, struct hk_params *params) {
 }
 
 /* The part of moment m that belongs to parameter i. */
-static hk_status add_moment(struct slots *slots, struct hk_params *params, struct hk_optimizer *optimizer, int m, int i) {
+static hk_status add_moment(struct slots *slots, struct hk_params *params, struct hk_optimizer *optimizer, int m,
+                            int i) {
     int64_t first;
     const int slab = hk_params_place(params, i, &first);
     struct hk_tensor *moment = hk_optimizer_moment(optimizer, m, slab);
@@ -116,7 +117,8 @@ hk_status slots_check(const struct slots *slots, const struct hk_safetensors *fi
 static hk_status write_converted(struct hk_tensor *tensor, const struct hk_safetensors_entry *entry) {
     const size_t count = entry->bytes / 2;
     float *wide = malloc((count + 1) * sizeof *wide);
-    if (!wide) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "no memory for %zu bytes of %s", count * sizeof *wide, entry->name);
+    if (!wide)
+        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "no memory for %zu bytes of %s", count * sizeof *wide, entry->name);
     for (size_t i = 0; i < count; i++) {
         uint16_t narrow;
         memcpy(&narrow, (const char *)entry->data + 2 * i, sizeof narrow);
@@ -132,7 +134,8 @@ hk_status slots_load(const struct slots *slots, const struct hk_safetensors *fil
     for (int i = 0; i < slots->count && status == HK_OK; i++) {
         struct hk_tensor *tensor = slots->items[i].tensor;
         const struct hk_safetensors_entry *entry = find(file, slots->items[i].name);
-        status = entry->dtype == HK_F32 ? hk_tensor_write(tensor, entry->data, entry->bytes) : write_converted(tensor, entry);
+        status = entry->dtype == HK_F32 ? hk_tensor_write(tensor, entry->data, entry->bytes)
+                                        : write_converted(tensor, entry);
     }
     return status;
 }

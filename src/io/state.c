@@ -19,26 +19,27 @@ static bool add_schedule(cJSON *object, const struct hk_schedule *s) {
 
 static bool add_optimizer(cJSON *object, const struct hk_optimizer_params *o) {
     cJSON *item = cJSON_AddObjectToObject(object, "optimizer");
-    return cJSON_AddStringToObject(item, "kind", optimizer_names[o->kind]) && json_add_float(item, "momentum", o->momentum) &&
-           json_add_float(item, "beta1", o->beta1) && json_add_float(item, "beta2", o->beta2) &&
-           json_add_float(item, "epsilon", o->epsilon) && json_add_float(item, "weight_decay", o->weight_decay) &&
-           json_add_float(item, "clip", o->clip);
+    return cJSON_AddStringToObject(item, "kind", optimizer_names[o->kind]) &&
+           json_add_float(item, "momentum", o->momentum) && json_add_float(item, "beta1", o->beta1) &&
+           json_add_float(item, "beta2", o->beta2) && json_add_float(item, "epsilon", o->epsilon) &&
+           json_add_float(item, "weight_decay", o->weight_decay) && json_add_float(item, "clip", o->clip);
 }
 
 char *state_format(const struct hk_run_state *s) {
     cJSON *object = cJSON_CreateObject();
     const char *data = json_is_utf8(s->data, strlen(s->data)) ? s->data : "";
-    const bool ok =
-        cJSON_AddNumberToObject(object, "step", (double)s->step) && cJSON_AddNumberToObject(object, "steps", (double)s->steps) &&
-        cJSON_AddNumberToObject(object, "minutes", s->minutes) && json_add_u64(object, "seed", s->seed) &&
-        cJSON_AddNumberToObject(object, "seconds", s->seconds) && cJSON_AddNumberToObject(object, "loss", s->loss) &&
-        cJSON_AddNumberToObject(object, "held_out_loss", s->held_out_loss) &&
-        cJSON_AddNumberToObject(object, "batch", (double)s->batch) &&
-        cJSON_AddNumberToObject(object, "length", (double)s->length) &&
-        cJSON_AddNumberToObject(object, "accumulate", (double)s->accumulate) &&
-        cJSON_AddNumberToObject(object, "evaluate_every", (double)s->evaluate_every) && add_schedule(object, &s->schedule) &&
-        add_optimizer(object, &s->optimizer) && cJSON_AddStringToObject(object, "data", data) &&
-        json_add_u64(object, "data_hash", s->data_hash);
+    const bool ok = cJSON_AddNumberToObject(object, "step", (double)s->step) &&
+                    cJSON_AddNumberToObject(object, "steps", (double)s->steps) &&
+                    cJSON_AddNumberToObject(object, "minutes", s->minutes) && json_add_u64(object, "seed", s->seed) &&
+                    cJSON_AddNumberToObject(object, "seconds", s->seconds) &&
+                    cJSON_AddNumberToObject(object, "loss", s->loss) &&
+                    cJSON_AddNumberToObject(object, "held_out_loss", s->held_out_loss) &&
+                    cJSON_AddNumberToObject(object, "batch", (double)s->batch) &&
+                    cJSON_AddNumberToObject(object, "length", (double)s->length) &&
+                    cJSON_AddNumberToObject(object, "accumulate", (double)s->accumulate) &&
+                    cJSON_AddNumberToObject(object, "evaluate_every", (double)s->evaluate_every) &&
+                    add_schedule(object, &s->schedule) && add_optimizer(object, &s->optimizer) &&
+                    cJSON_AddStringToObject(object, "data", data) && json_add_u64(object, "data_hash", s->data_hash);
     return json_finish(object, ok, false);
 }
 

@@ -53,13 +53,14 @@ uint64_t hk_text_hash(const struct hk_text *text) { return hk_hash(text->bytes, 
 
 static hk_status check(const struct hk_text *text, int64_t rows, int64_t length, bool held_out, const int32_t *tokens) {
     if (!text || !tokens || rows < 1 || length < 1)
-        return hk_fail(HK_ERROR_INVALID, "text: needs a text, memory, and at least 1 row of 1 token, not %" PRId64 " of %" PRId64,
-                       rows, length);
+        return hk_fail(HK_ERROR_INVALID,
+                       "text: needs a text, memory, and at least 1 row of 1 token, not %" PRId64 " of %" PRId64, rows,
+                       length);
     const int64_t have = hk_text_tokens(text, held_out);
     if (have > length) return HK_OK;
     return hk_fail(HK_ERROR_INVALID,
-                   "%s is too short: a context of %" PRId64 " needs %" PRId64 " bytes to %s, it has %" PRId64 " (of %" PRId64
-                   " in all)",
+                   "%s is too short: a context of %" PRId64 " needs %" PRId64 " bytes to %s, it has %" PRId64
+                   " (of %" PRId64 " in all)",
                    text->name, length, length + 1, held_out ? "evaluate on" : "train on", have, text->count);
 }
 

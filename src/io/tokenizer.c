@@ -3,8 +3,8 @@
 #include "io/json.h"
 #include "io/write.h"
 
-/* Byte-level tokenizers write a byte as a printable character: itself where it is one in Latin-1, else the next of those
-   from U+0100 (GPT-2's bytes_to_unicode). */
+/* Byte-level tokenizers write a byte as a printable character: itself where it is one in Latin-1, else the next of
+   those from U+0100 (GPT-2's bytes_to_unicode). */
 static void byte_character(int byte, int *unprintable, char text[3]) {
     const bool printable = (byte >= '!' && byte <= '~') || (byte >= 0xa1 && byte <= 0xac) || byte >= 0xae;
     const int code = printable ? byte : 256 + (*unprintable)++;
@@ -47,6 +47,7 @@ char *tokenizer_format(void) {
     const bool ok = cJSON_AddStringToObject(object, "version", "1.0") && cJSON_AddNullToObject(object, "truncation") &&
                     cJSON_AddNullToObject(object, "padding") && cJSON_AddArrayToObject(object, "added_tokens") &&
                     cJSON_AddNullToObject(object, "normalizer") && add_byte_level(object, "pre_tokenizer") &&
-                    cJSON_AddNullToObject(object, "post_processor") && add_byte_level(object, "decoder") && add_model(object);
+                    cJSON_AddNullToObject(object, "post_processor") && add_byte_level(object, "decoder") &&
+                    add_model(object);
     return json_finish(object, ok, true);
 }
