@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "backend.h" /* to make a device whose buffers are small */
 #include "support.h"
 #include <math.h>
 #include <stdlib.h>
@@ -247,6 +248,52 @@ static void steps_learn_and_allocate_nothing(void **state) {
     for_all(check_step);
 }
 
+/* ---- Buffers smaller than the model ---- */
+
+static void check_slabs(struct hk_device *device, const struct hk_model_config *model) {
+    struct hk_device_info *info = &((struct hk_device_base *)device)->info;
+    const uint64_t largest = info->max_buffer;
+    struct hk_trainer_params how = settings(model);
+    struct hk_trainer *one = make_trainer(device, &how), *several;
+    info->max_buffer = 64 << 10;
+    several = make_trainer(device, &how);
+    info->max_buffer = largest;
+    struct hk_params *a = hk_trainer_model(one), *b = hk_trainer_model(several);
+    assert_int_equal(hk_params_slab_count(a), 1);
+    assert_true(hk_params_slab_count(b) > 1);
+    train(one, 0, 1, 1e-3f);
+    train(several, 0, 1, 1e-3f);
+    for (int i = 0; i < hk_params_count(a); i++)
+        assert_true(same_bits(hk_params_gradient(a, i), hk_params_gradient(b, i)));
+    float norm[2];
+    assert_int_equal(hk_trainer_result(one, NULL, &norm[0]), HK_OK);
+    assert_int_equal(hk_trainer_result(several, NULL, &norm[1]), HK_OK);
+    assert_true(fabsf(norm[0] - norm[1]) <= 1e-6f * norm[0]); /* summed in other blocks */
+    const double error = difference(hk_params_tensor(a, 0), hk_params_tensor(b, 0));
+    print_message("  %s: %d slabs, weights differ by %.1e\n", label(device, model), hk_params_slab_count(b), error);
+    assert_true(error <= 1e-5);
+    hk_trainer_destroy(&one);
+    hk_trainer_destroy(&several);
+}
+
+static void several_slabs_train_as_one(void **state) {
+    (void)state;
+    for_all(check_slabs);
+}
+
+static void a_parameter_larger_than_any_buffer_is_refused(void **state) {
+    (void)state;
+    struct hk_device_info *info = &((struct hk_device_base *)devices[0])->info;
+    const uint64_t largest = info->max_buffer;
+    struct hk_params *params = hk_params_create(devices[0]);
+    info->max_buffer = 4096;
+    hk_params_declare(params, "large", HK_SHAPE(33, 32), (struct hk_init){0});
+    assert_int_equal(hk_params_allocate(params, 1), HK_ERROR_UNSUPPORTED);
+    assert_non_null(strstr(hk_error_message(), "large needs 4224 bytes, but the device's largest buffer has 4096"));
+    info->max_buffer = largest;
+    hk_params_destroy(&params);
+}
+
 static void wrong_settings_are_refused(void **state) {
     (void)state;
     struct hk_trainer_params how = settings(&models[0]);
@@ -370,6 +417,8 @@ int main(void) {
         cmocka_unit_test(the_same_seed_gives_the_same_bits),
         cmocka_unit_test(dropout_changes_from_step_to_step),
         cmocka_unit_test(steps_learn_and_allocate_nothing),
+        cmocka_unit_test(several_slabs_train_as_one),
+        cmocka_unit_test(a_parameter_larger_than_any_buffer_is_refused),
         cmocka_unit_test(wrong_settings_are_refused),
         cmocka_unit_test(cached_logits_are_those_of_the_whole_text),
         cmocka_unit_test(short_contexts_generate),
