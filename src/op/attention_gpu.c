@@ -59,25 +59,42 @@ static struct push describe(const struct hk_step *step, const struct hk_operand 
     };
 }
 
-/* A kernel over tiles of `rows` rows (queries, or keys) of each head; outputs are the bindings from first_output on. */
+/* Kernels, and for which devices: the first row that fits. */
+static const struct variant {
+    bool software;      /* only for processors in disguise (see struct hk_limits) */
+    int64_t most_depth; /* D; a row of it is in an invocation's registers, and long to compile */
+    const char *forward, *dq, *dkv;
+    uint32_t invocations, tile; /* tile: rows (queries, or keys for dkv) of a workgroup */
+} variants[] = {
+    {true, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32},
+    {false, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64},
+};
+
+static const struct variant *choose(const struct hk_recorder *recorder, int64_t depth) {
+    const struct variant *v = variants;
+    while (v < variants + HK_LENGTH(variants) - 1 && ((v->software && !recorder->limits->software) || depth > v->most_depth)) v++;
+    return v;
+}
+
+/* A kernel over tiles of rows of each head; outputs are the bindings from first_output on. */
 struct kernel {
     const char *shader;
     uint32_t invocations, tile;
-    bool position;
+    int64_t rows, heads;
+    double flops;
     int count, first_output;
     const struct hk_operand *bindings[HK_MAX_BINDINGS];
 };
 
-static hk_status record(struct hk_recorder *recorder, const struct kernel *kernel, const struct hk_step *step, struct push push,
-                        int64_t rows, int64_t heads, double flops) {
+static hk_status record(struct hk_recorder *recorder, const struct kernel *kernel, const struct hk_step *step, struct push push) {
     const struct attention_attrs *attrs = step->attrs;
-    push.tiles = (uint32_t)((rows + kernel->tile - 1) / kernel->tile);
-    push.groups = push.tiles * (uint32_t)heads;
-    struct hk_dispatch d = {.shader = kernel->shader, .n_spec = 4, .flops = flops};
+    push.tiles = (uint32_t)((kernel->rows + kernel->tile - 1) / kernel->tile);
+    push.groups = push.tiles * (uint32_t)kernel->heads;
+    struct hk_dispatch d = {.shader = kernel->shader, .n_spec = 4, .flops = kernel->flops};
     d.spec[0] = kernel->invocations;
     d.spec[1] = (uint32_t)step->inputs[ATTENTION_Q].shape[3];
     d.spec[2] = (uint32_t)attrs->causal;
-    d.spec[3] = kernel->position;
+    d.spec[3] = step->n_outputs == 2 && step->n_inputs > ATTENTION_POSITION; /* the forward pass with a position */
     HK_PUSH(&d, push);
     for (int i = 0; i < kernel->count; i++)
         hk_bind(&d, kernel->bindings[i], i < kernel->first_output ? HK_READ : HK_WRITE, i);
@@ -96,12 +113,12 @@ enum { F_Q, F_K, F_V, F_POSITION, F_OUT, F_LSE };
 
 static hk_status forward_slice(const struct hk_step *step, struct hk_recorder *recorder, const struct operands *part) {
     const struct hk_operand *o = part->of, *q = &o[F_Q], *k = &o[F_K], *v = &o[F_V];
+    const struct variant *variant = choose(recorder, q->shape[3]);
     const struct kernel kernel = {
-        .shader = "attention_rows", .invocations = 32, .tile = 32, .position = step->n_inputs > ATTENTION_POSITION,
-        .count = 6, .first_output = 4,
-        .bindings = {q, k, v, &o[F_POSITION], &o[F_OUT], &o[F_LSE]}};
-    return record(recorder, &kernel, step, describe(step, q, k, v, q), q->shape[2], q->shape[0] * q->shape[1],
-                  slice_flops(q, k, 2));
+        .shader = variant->forward, .invocations = variant->invocations, .tile = variant->tile,
+        .rows = q->shape[2], .heads = q->shape[0] * q->shape[1], .flops = slice_flops(q, k, 2),
+        .count = 6, .first_output = 4, .bindings = {q, k, v, &o[F_POSITION], &o[F_OUT], &o[F_LSE]}};
+    return record(recorder, &kernel, step, describe(step, q, k, v, q));
 }
 
 hk_status hk_attention_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
@@ -127,17 +144,22 @@ enum { B_Q, B_K, B_V, B_OUT, B_LSE, B_DOUT, B_DQ, B_DK, B_DV, B_DELTA };
 
 static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *recorder, const struct operands *part) {
     const struct hk_operand *o = part->of, *q = &o[B_Q], *k = &o[B_K], *v = &o[B_V], *g = &o[B_DOUT];
+    const struct hk_operand *lse = &o[B_LSE], *delta = &o[B_DELTA];
+    const struct variant *variant = choose(recorder, q->shape[3]);
     const struct push push = describe(step, q, k, v, g);
     const int64_t heads = q->shape[0] * q->shape[1], kv_heads = q->shape[0] * k->shape[1];
-    const struct kernel delta = {.shader = "attention_delta", .invocations = 32, .tile = 32, .count = 3, .first_output = 2,
-                                 .bindings = {&o[B_OUT], g, &o[B_DELTA]}};
-    const struct kernel dq = {.shader = "attention_rows_dq", .invocations = 32, .tile = 32, .count = 7, .first_output = 6,
-                              .bindings = {q, k, v, g, &o[B_LSE], &o[B_DELTA], &o[B_DQ]}};
-    const struct kernel dkv = {.shader = "attention_rows_dkv", .invocations = 32, .tile = 32, .count = 8, .first_output = 6,
-                               .bindings = {q, k, v, g, &o[B_LSE], &o[B_DELTA], &o[B_DK], &o[B_DV]}};
-    hk_status status = record(recorder, &delta, step, push, q->shape[2], heads, 2.0 * (double)(heads * q->shape[2] * q->shape[3]));
-    if (!status) status = record(recorder, &dq, step, push, q->shape[2], heads, slice_flops(q, k, 3));
-    if (!status) status = record(recorder, &dkv, step, push, k->shape[2], kv_heads, slice_flops(q, k, 4));
+    const struct kernel kernels[] = {
+        {.shader = "attention_delta", .invocations = 64, .tile = 64, .rows = q->shape[2], .heads = heads,
+         .flops = 2.0 * (double)(heads * q->shape[2] * q->shape[3]),
+         .count = 3, .first_output = 2, .bindings = {&o[B_OUT], g, delta}},
+        {.shader = variant->dq, .invocations = variant->invocations, .tile = variant->tile, .rows = q->shape[2], .heads = heads,
+         .flops = slice_flops(q, k, 3), .count = 7, .first_output = 6, .bindings = {q, k, v, g, lse, delta, &o[B_DQ]}},
+        {.shader = variant->dkv, .invocations = variant->invocations, .tile = variant->tile, .rows = k->shape[2], .heads = kv_heads,
+         .flops = slice_flops(q, k, 4), .count = 8, .first_output = 6,
+         .bindings = {q, k, v, g, lse, delta, &o[B_DK], &o[B_DV]}},
+    };
+    hk_status status = HK_OK;
+    for (size_t i = 0; i < HK_LENGTH(kernels) && !status; i++) status = record(recorder, &kernels[i], step, push);
     return status;
 }
 

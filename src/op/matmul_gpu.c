@@ -36,7 +36,7 @@ struct kernel {
 
 static const struct kernel kernels[] = {
     {"matmul_direct", true, 1, false, 1, 4, 0, {1, 4}},
-    {"matmul_direct", true, 0, false, 8, 4, 0, {8, 4}},
+    {"matmul_direct", true, 0, false, 8, 8, 0, {8, 8}},
     {"matmul_few", false, 1, false, 1, 64, 256, {1, 4}},
     {"matmul_few", false, 4, false, 4, 64, 256, {4, 4}},
     {"matmul", false, 0, true, 128, 128, 256, {128, 128, 16, 8, 8}},

@@ -1,0 +1,42 @@
+// What the attention kernels with shared memory have in common. A workgroup of 256 has a tile of 64 rows (queries, or keys in
+// the kernel for dk and dv) and goes over blocks of 32 columns (keys, or queries). Invocation (y, x) of 16 x 16 holds rows
+// 4 y .. 4 y + 3, columns x and x + 16 of a block of scores, and elements x, x + 16, ... of the four rows of the result.
+const uint ROWS = 64, COLUMNS = 32, CHUNK = 16; // CHUNK: how much of D is staged for a product of rows and columns
+const uint PITCH = ROWS / 4 + 1;                // of what is stored by rows, in vec4
+const uint ELEMENTS = (D + 15) / 16;            // of a result's row per invocation
+const uint SLICE = ELEMENTS > 4 ? 128 / ELEMENTS : COLUMNS; // columns staged at a time for the product with the scores
+
+uint tile_y() { return gl_LocalInvocationID.x / 16; }
+uint tile_x() { return gl_LocalInvocationID.x % 16; }
+
+// Stages elements from .. from + CHUNK of D of rows row0 .. row0 + ROWS as [CHUNK, ROWS], 0 outside.
+#define STAGE_ROWS(target, name, address, row0, limit, from) \
+    for (uint e = gl_LocalInvocationID.x; e < ROWS * CHUNK; e += 256) { \
+        const uint d = e % CHUNK, r = e / CHUNK; \
+        const bool inside = row0 + r < limit && from + d < D; \
+        target[d * PITCH + r / 4][r % 4] = inside ? name[address(row0 + r) + from + d] : 0.0; \
+    }
+
+// The same of columns, as [CHUNK, COLUMNS + 1].
+#define STAGE_COLUMNS(target, name, address, column0, limit, from) \
+    for (uint e = gl_LocalInvocationID.x; e < COLUMNS * CHUNK; e += 256) { \
+        const uint d = e % CHUNK, c = e / CHUNK; \
+        const bool inside = column0 + c < limit && from + d < D; \
+        target[d * (COLUMNS + 1) + c] = inside ? name[address(column0 + c) + from + d] : 0.0; \
+    }
+
+// All of D of SLICE columns, as [SLICE, ELEMENTS * 16].
+#define STAGE_SLICE(target, name, address, column0, limit) \
+    for (uint e = gl_LocalInvocationID.x; e < SLICE * ELEMENTS * 16; e += 256) { \
+        const uint d = e % (ELEMENTS * 16), c = e / (ELEMENTS * 16); \
+        const bool inside = column0 + c < limit && d < D; \
+        target[e] = inside ? name[address(column0 + c) + d] : 0.0; \
+    }
+
+// sum [ELEMENTS] += scores [columns from .. from + SLICE, ROWS] of the block times the staged slice.
+#define ADD_SLICE(sum, scores, slice, from) \
+    for (uint c = 0; c < min(SLICE, COLUMNS - from); c++) { \
+        const vec4 weight = scores[(from + c) * PITCH + tile_y()]; \
+        [[unroll]] for (uint i = 0; i < ELEMENTS; i++) \
+            sum[i] = fma(weight, vec4(slice[c * ELEMENTS * 16 + tile_x() + i * 16]), sum[i]); \
+    }
