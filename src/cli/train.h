@@ -4,8 +4,7 @@
 
 #include "cli.h"
 
-/* One line that is rewritten on a terminal; a line now and then elsewhere; JSON lines where asked for. All on stdout.
- */
+/* One line that is rewritten on a terminal; a line now and then elsewhere; JSON lines if asked for. All on stdout. */
 struct progress {
     bool json, live;
     double last_shown, last_time, tokens_per_s; /* seconds on now_seconds' clock; smoothed */

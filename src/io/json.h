@@ -5,8 +5,7 @@
 #include "base/base.h"
 #include <cjson/cJSON.h>
 
-/* The whole text as one object, or NULL with HK_ERROR_FORMAT: not UTF-8, not JSON, something after it, not an object.
- */
+/* The whole text as one object, or NULL with HK_ERROR_FORMAT: not UTF-8, not JSON, no object, or more after it. */
 cJSON *json_parse(const char *text, size_t bytes);
 
 bool json_is_utf8(const char *text, size_t bytes);
