@@ -1,7 +1,7 @@
 #include "op/op.h"
 
-/* a [batch..., M, K], b [batch..., K, N], bias [N] or none -> [batch..., M, N]; the batch sizes of a and b are equal (with
-   strides of 0 where broadcast). */
+/* a [batch..., M, K], b [batch..., K, N], bias [N] or none -> [batch..., M, N]; the batch sizes of a and b are equal
+   (with strides of 0 where broadcast). */
 
 #ifdef HK_ISA_NAME
 #include "op/gemm.h"
@@ -50,15 +50,23 @@ static struct gemm whole_product(const struct hk_step *step) {
     const struct hk_operand *a = &step->inputs[0], *b = &step->inputs[1];
     const int ra = a->rank, rb = b->rank;
     return (struct gemm){
-        .m = a->shape[ra - 2], .n = b->shape[rb - 1], .k = a->shape[ra - 1],
-        .a = cpu_data(a), .a_row = a->stride[ra - 2], .a_column = a->stride[ra - 1],
-        .b = cpu_data(b), .b_row = b->stride[rb - 2], .b_column = b->stride[rb - 1],
-        .c = cpu_data(&step->outputs[0]), .c_row = b->shape[rb - 1],
+        .m = a->shape[ra - 2],
+        .n = b->shape[rb - 1],
+        .k = a->shape[ra - 1],
+        .a = cpu_data(a),
+        .a_row = a->stride[ra - 2],
+        .a_column = a->stride[ra - 1],
+        .b = cpu_data(b),
+        .b_row = b->stride[rb - 2],
+        .b_column = b->stride[rb - 1],
+        .c = cpu_data(&step->outputs[0]),
+        .c_row = b->shape[rb - 1],
         .bias = step->n_inputs > 2 ? cpu_data(&step->inputs[2]) : NULL,
     };
 }
 
-/* Cuts C until there are a few jobs for every thread, but not below the size where packing would be most of the work. */
+/* Cuts C until there are a few jobs for every thread, but not below the size where packing would be most of the work.
+ */
 static void choose_parts(struct product *p, int64_t batch, int threads) {
     const int64_t m = p->whole.m, n = p->whole.n, wanted = 2 * (int64_t)threads;
     const int64_t least_m = p->few ? m : 4 * GEMM_ROWS, least_n = p->few ? 16 * GEMM_COLUMNS : 2 * GEMM_COLUMNS;
@@ -77,7 +85,9 @@ static void choose_parts(struct product *p, int64_t batch, int threads) {
 }
 
 CPU_KERNEL(matmul) {
-    struct product p = {.step = step, .whole = whole_product(step), .workspace = cpu->workspace,
+    struct product p = {.step = step,
+                        .whole = whole_product(step),
+                        .workspace = cpu->workspace,
                         .workspace_bytes = cpu->workspace_bytes};
     struct gemm *g = &p.whole;
     if (cpu_elements(&step->outputs[0]) == 0) return;
@@ -108,11 +118,19 @@ static bool infer(struct hk_call *call) {
 }
 
 /* da = dy b^T, db = a^T dy, dbias = dy summed over all but the last dimension. */
+/* The gradient of an operand has the operand's order in memory, so that undoing its transposition is a view:
+   x y, or (y^T x^T)^T. */
+static struct hk_value *product_like(const struct hk_value *operand, struct hk_value *x, struct hk_value *y) {
+    const bool transposed =
+        operand->rank >= 2 && operand->stride[operand->rank - 1] != 1 && operand->stride[operand->rank - 2] == 1;
+    return transposed ? hk_transpose(hk_matmul(hk_transpose(y), hk_transpose(x))) : hk_matmul(x, y);
+}
+
 static void backward(struct hk_backward *b) {
     struct hk_call *call = b->call;
     struct hk_value *dy = b->grads[0];
-    if (b->needed[0]) b->results[0] = hk_matmul(dy, hk_transpose(call->inputs[1]));
-    if (b->needed[1]) b->results[1] = hk_matmul(hk_transpose(call->inputs[0]), dy);
+    if (b->needed[0]) b->results[0] = product_like(call->inputs[0], dy, hk_transpose(call->inputs[1]));
+    if (b->needed[1]) b->results[1] = product_like(call->inputs[1], hk_transpose(call->inputs[0]), dy);
     if (call->n_inputs < 3 || !b->needed[2]) return;
     struct hk_axes rows = {0};
     while (rows.count < dy->rank - 1) rows.axis[rows.count] = rows.count, rows.count++;
@@ -127,8 +145,15 @@ static struct hk_cost cost(const struct hk_step *step) {
 }
 
 const struct hk_op hk_op_matmul = {
-    .name = "matmul", .min_inputs = 2, .max_inputs = 3, .n_outputs = 1,
-    .infer = infer, .backward = backward, .cost = cost, .cpu = CPU_KERNELS(matmul), .gpu = hk_matmul_gpu,
+    .name = "matmul",
+    .min_inputs = 2,
+    .max_inputs = 3,
+    .n_outputs = 1,
+    .infer = infer,
+    .backward = backward,
+    .cost = cost,
+    .cpu = CPU_KERNELS(matmul),
+    .gpu = hk_matmul_gpu,
 };
 
 /* ---- Public functions ---- */
@@ -175,7 +200,9 @@ static struct hk_value *with_batch(struct hk_value *x, int rank, const int64_t *
     return same ? x : hk_broadcast_to(x, shape);
 }
 
-static int64_t size_at(const struct hk_value *x, int rank, int i) { return i < rank - x->rank ? 1 : x->shape[i - (rank - x->rank)]; }
+static int64_t size_at(const struct hk_value *x, int rank, int i) {
+    return i < rank - x->rank ? 1 : x->shape[i - (rank - x->rank)];
+}
 
 static struct hk_value *batched(struct hk_value *a, struct hk_value *b) {
     int64_t batch[HK_MAX_RANK];
@@ -216,11 +243,12 @@ static struct hk_value *linear(struct hk_value *x, struct hk_value *weight, stru
     if (x->dtype != HK_F32 || weight->dtype != HK_F32 || (bias && bias->dtype != HK_F32))
         return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: x, weight and bias must be f32 (hk_cast converts)");
     if (x->rank < 1 || weight->rank != 2)
-        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: x needs a dimension and weight two: x is %s, weight is %s",
-                             hk_shape_text(x), hk_shape_text(weight));
-    if (x->shape[x->rank - 1] != weight->shape[transposed])
-        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: inner sizes differ: x is %s, weight is %s", hk_shape_text(x),
+        return hk_graph_fail(graph, HK_ERROR_INVALID,
+                             "linear: x needs a dimension and weight two: x is %s, weight is %s", hk_shape_text(x),
                              hk_shape_text(weight));
+    if (x->shape[x->rank - 1] != weight->shape[transposed])
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: inner sizes differ: x is %s, weight is %s",
+                             hk_shape_text(x), hk_shape_text(weight));
     if (bias && (bias->rank != 1 || bias->shape[0] != weight->shape[!transposed]))
         return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: bias must be [%lld], not %s",
                              (long long)weight->shape[!transposed], hk_shape_text(bias));
