@@ -105,7 +105,7 @@ static bool add(struct vk_hazards *h, const void *buffer, uint64_t begin, uint64
 static void barriers_only_where_ranges_conflict(void **state) {
     (void)state;
     struct vk_hazards h = {0};
-    int a, b;
+    const int a = 0, b = 0;
     assert_false(add(&h, &a, 0, 100, HK_READ));
     assert_false(add(&h, &a, 50, 150, HK_READ));   /* reads never conflict */
     assert_false(add(&h, &b, 0, 100, HK_WRITE));   /* another buffer */
@@ -423,6 +423,84 @@ static VKAPI_ATTR VkResult VKAPI_CALL no_memory(VkDevice device, const VkMemoryA
     return VK_ERROR_OUT_OF_DEVICE_MEMORY;
 }
 
+/* Each of these Vulkan calls, failing. */
+#define FAILING(name, ...) \
+    static VKAPI_ATTR VkResult VKAPI_CALL fail_##name(__VA_ARGS__) { return VK_ERROR_OUT_OF_HOST_MEMORY; }
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+typedef const VkAllocationCallbacks *allocator;
+FAILING(vkCreateBuffer, VkDevice d, const VkBufferCreateInfo *i, allocator a, VkBuffer *o)
+FAILING(vkBindBufferMemory, VkDevice d, VkBuffer b, VkDeviceMemory m, VkDeviceSize s)
+FAILING(vkMapMemory, VkDevice d, VkDeviceMemory m, VkDeviceSize a, VkDeviceSize b, VkMemoryMapFlags f, void **o)
+FAILING(vkCreateShaderModule, VkDevice d, const VkShaderModuleCreateInfo *i, allocator a, VkShaderModule *o)
+FAILING(vkCreateComputePipelines, VkDevice d, VkPipelineCache c, uint32_t n, const VkComputePipelineCreateInfo *i, allocator a,
+        VkPipeline *o)
+FAILING(vkCreateDescriptorPool, VkDevice d, const VkDescriptorPoolCreateInfo *i, allocator a, VkDescriptorPool *o)
+FAILING(vkAllocateDescriptorSets, VkDevice d, const VkDescriptorSetAllocateInfo *i, VkDescriptorSet *o)
+FAILING(vkCreateCommandPool, VkDevice d, const VkCommandPoolCreateInfo *i, allocator a, VkCommandPool *o)
+FAILING(vkAllocateCommandBuffers, VkDevice d, const VkCommandBufferAllocateInfo *i, VkCommandBuffer *o)
+FAILING(vkBeginCommandBuffer, VkCommandBuffer c, const VkCommandBufferBeginInfo *i)
+FAILING(vkEndCommandBuffer, VkCommandBuffer c)
+FAILING(vkCreateQueryPool, VkDevice d, const VkQueryPoolCreateInfo *i, allocator a, VkQueryPool *o)
+FAILING(vkGetQueryPoolResults, VkDevice d, VkQueryPool p, uint32_t f, uint32_t n, size_t s, void *o, VkDeviceSize t,
+        VkQueryResultFlags g)
+FAILING(vkQueueSubmit2, VkQueue q, uint32_t n, const VkSubmitInfo2 *i, VkFence f)
+FAILING(vkWaitSemaphores, VkDevice d, const VkSemaphoreWaitInfo *i, uint64_t t)
+#pragma GCC diagnostic pop
+
+/* Tensors, a program, a run and a read; the first status that is not HK_OK. */
+static hk_status use_once(struct vk_device *device, int times) {
+    struct hk_tensor *x = hk_tensor_create(base(device), HK_F32, HK_SHAPE(16));
+    struct hk_tensor *y = hk_tensor_create(base(device), HK_F32, HK_SHAPE(16));
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_program *program = NULL;
+    float numbers[16] = {3};
+    hk_status status = x && y ? HK_OK : hk_error_status();
+    if (!status) {
+        struct hk_value *value = hk_leaf(graph, x);
+        for (int i = 0; i < times; i++) value = hk_relu(value);
+        hk_store(y, hk_cos(value));
+        program = hk_compile(base(device), graph, NULL);
+        status = program ? hk_tensor_write(x, numbers, sizeof numbers) : hk_error_status();
+    }
+    if (!status) status = hk_program_run(program);
+    if (!status) status = hk_tensor_read(y, numbers, sizeof numbers);
+    hk_program_destroy(&program);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&x);
+    hk_tensor_destroy(&y);
+    return status;
+}
+
+static void every_failing_call_is_a_status(void **state) {
+    (void)state;
+#define TRY(name) \
+    do { \
+        struct vk_device *device = open_device((struct hk_device_params){.profile = true}); \
+        const PFN_##name original = device->vk.name; \
+        device->vk.name = fail_##name; \
+        if (use_once(device, 1) != HK_ERROR_OUT_OF_MEMORY) fail_msg("%s failed, and nobody said so", #name); \
+        device->vk.name = original; \
+        assert_int_equal(use_once(device, 2), HK_OK); \
+        close_device(device); \
+    } while (0)
+    TRY(vkCreateBuffer);
+    TRY(vkBindBufferMemory);
+    TRY(vkMapMemory);
+    TRY(vkCreateShaderModule);
+    TRY(vkCreateComputePipelines);
+    TRY(vkCreateDescriptorPool);
+    TRY(vkAllocateDescriptorSets);
+    TRY(vkCreateCommandPool);
+    TRY(vkAllocateCommandBuffers);
+    TRY(vkBeginCommandBuffer);
+    TRY(vkEndCommandBuffer);
+    TRY(vkCreateQueryPool);
+    TRY(vkGetQueryPoolResults);
+    TRY(vkQueueSubmit2);
+    TRY(vkWaitSemaphores);
+}
+
 static void a_lost_device_says_so_at_every_call(void **state) {
     (void)state;
     struct vk_device *device = open_device((struct hk_device_params){0});
@@ -532,6 +610,7 @@ int main(void) {
         cmocka_unit_test(copies_of_any_size_arrive),
         cmocka_unit_test(device_memory_begins_as_zero),
         cmocka_unit_test(bad_cache_files_are_ignored_and_replaced),
+        cmocka_unit_test(every_failing_call_is_a_status),
         cmocka_unit_test(a_lost_device_says_so_at_every_call),
         cmocka_unit_test(too_much_memory_is_refused_with_need_and_have),
         cmocka_unit_test(validation_sees_a_missing_barrier),

@@ -129,6 +129,8 @@ void vk_queue_close(struct vk_device *device);
 hk_status vk_submit(struct vk_device *device, VkCommandBuffer commands);
 /* Waits until the timeline has come to value. Needs no lock. */
 hk_status vk_wait_value(struct vk_device *device, uint64_t value);
+/* Locked. The same before something is freed: whatever fails, the device has done with it after. */
+void vk_settle(struct vk_device *device, uint64_t value);
 /* Locked. All that was submitted is done. */
 bool vk_idle(struct vk_device *device);
 /* Locked. Before a run: waits until there are less than VK_RUNS_IN_FLIGHT; after: notes its value. */

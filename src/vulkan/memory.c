@@ -138,7 +138,8 @@ void vk_buffer_destroy(struct hk_device *d, struct hk_buffer *b) {
     struct vk_device *device = vk_device_of(d);
     if (!b) return;
     pthread_mutex_lock(&device->mutex); /* of a lost device too */
-    if (!atomic_load(&device->lost) && !vk_submit(device, VK_NULL_HANDLE)) vk_wait_value(device, device->submitted);
+    if (!atomic_load(&device->lost)) vk_submit(device, VK_NULL_HANDLE); /* transfers that wait may use it */
+    vk_settle(device, device->submitted);
     device->stats.bytes -= b->bytes;
     vk_buffer_free(device, (struct vk_buffer *)b);
     pthread_mutex_unlock(&device->mutex);

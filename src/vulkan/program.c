@@ -243,6 +243,8 @@ hk_status vk_program_run(struct hk_device *d, struct hk_backend_program *program
 void vk_program_destroy(struct hk_device *d, struct hk_backend_program *program) {
     struct vk_device *device = vk_device_of(d);
     if (!program) return;
-    if (!atomic_load(&device->lost)) vk_wait_value(device, program->last);
+    pthread_mutex_lock(&device->mutex);
+    vk_settle(device, program->last);
+    pthread_mutex_unlock(&device->mutex);
     program_free(device, program);
 }

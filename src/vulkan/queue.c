@@ -91,6 +91,10 @@ hk_status vk_wait_value(struct vk_device *device, uint64_t value) {
     return result == VK_SUCCESS ? HK_OK : vk_fail(device, result, "waiting for the device");
 }
 
+void vk_settle(struct vk_device *device, uint64_t value) {
+    if (atomic_load(&device->lost) || vk_wait_value(device, value)) device->vk.vkDeviceWaitIdle(device->handle);
+}
+
 bool vk_idle(struct vk_device *device) {
     uint64_t value = 0;
     return device->vk.vkGetSemaphoreCounterValue(device->handle, device->timeline, &value) == VK_SUCCESS &&
