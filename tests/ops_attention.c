@@ -2,7 +2,8 @@
 #include "cases.h"
 #include <math.h>
 
-#define F32(...) {.dtype = HK_F32, .shape = HK_SHAPE(__VA_ARGS__)}
+#define F32(...)                                                                                                       \
+    { .dtype = HK_F32, .shape = HK_SHAPE(__VA_ARGS__) }
 #define QKV(q, kv) .inputs = {q, kv, kv}, .n_inputs = 3
 
 static struct hk_value *build(struct hk_graph *graph, struct hk_value *const *in) {
@@ -62,7 +63,8 @@ static void attend(const struct sizes *s, const double *q, const double *k, cons
     for (int64_t d = 0; d < s->depth && total > 0; d++) out[d] /= total;
 }
 
-static void attention(const struct hk_case *c, const double *const *in, double *out, bool causal, double scale, int64_t position) {
+static void attention(const struct hk_case *c, const double *const *in, double *out, bool causal, double scale,
+                      int64_t position) {
     const int64_t *q = c->inputs[0].shape.size, *k = c->inputs[1].shape.size;
     const struct sizes s = {q[0], q[1], k[1], q[2], k[2], q[3]};
     const int64_t exist = position >= 0 && position + s.queries < s.keys ? position + s.queries : s.keys;
@@ -86,7 +88,9 @@ static void all_of(const struct hk_case *c, const double *const *in, double *out
 static void causal_of(const struct hk_case *c, const double *const *in, double *out) {
     attention(c, in, out, true, usual_scale(c), -1);
 }
-static void scaled_of(const struct hk_case *c, const double *const *in, double *out) { attention(c, in, out, true, 1.7, -1); }
+static void scaled_of(const struct hk_case *c, const double *const *in, double *out) {
+    attention(c, in, out, true, 1.7, -1);
+}
 static void positioned_of(const struct hk_case *c, const double *const *in, double *out) {
     attention(c, in, out, true, usual_scale(c), (int64_t)in[3][0]);
 }
@@ -98,27 +102,49 @@ static const struct hk_case cases[] = {
     {.name = "causal", QKV(F32(2, 3, 17, 16), F32(2, 3, 17, 16)), .build = build_causal, .reference = causal_of},
     {.name = "own scale", QKV(F32(1, 2, 9, 8), F32(1, 2, 9, 8)), .build = build_scaled, .reference = scaled_of},
     {.name = "grouped heads", QKV(F32(2, 6, 11, 16), F32(2, 2, 11, 16)), .build = build_causal, .reference = causal_of},
-    {.name = "more keys than queries", QKV(F32(1, 2, 7, 16), F32(1, 2, 40, 16)), .build = build_causal, .reference = causal_of},
-    {.name = "queries that see no key", QKV(F32(1, 2, 40, 16), F32(1, 2, 7, 16)), .build = build_causal, .reference = causal_of},
+    {.name = "more keys than queries",
+     QKV(F32(1, 2, 7, 16), F32(1, 2, 40, 16)),
+     .build = build_causal,
+     .reference = causal_of},
+    {.name = "queries that see no key",
+     QKV(F32(1, 2, 40, 16), F32(1, 2, 7, 16)),
+     .build = build_causal,
+     .reference = causal_of},
     {.name = "one query", QKV(F32(2, 4, 1, 64), F32(2, 2, 300, 64)), .build = build_causal, .reference = causal_of},
     {.name = "one key", QKV(F32(1, 1, 5, 8), F32(1, 1, 1, 8)), .build = build, .reference = all_of},
     {.name = "depth 1", QKV(F32(1, 2, 6, 1), F32(1, 2, 6, 1)), .build = build_causal, .reference = causal_of},
-    {.name = "depth 33, no multiple of anything", QKV(F32(1, 2, 35, 33), F32(1, 2, 35, 33)), .build = build_causal,
+    {.name = "depth 33, no multiple of anything",
+     QKV(F32(1, 2, 35, 33), F32(1, 2, 35, 33)),
+     .build = build_causal,
      .reference = causal_of},
-    {.name = "depth 64, several blocks", QKV(F32(1, 2, 70, 64), F32(1, 1, 600, 64)), .build = build_causal,
+    {.name = "depth 64, several blocks",
+     QKV(F32(1, 2, 70, 64), F32(1, 1, 600, 64)),
+     .build = build_causal,
      .reference = causal_of},
-    {.name = "depth 128, several tiles", QKV(F32(1, 1, 300, 128), F32(1, 1, 300, 128)), .build = build_causal,
+    {.name = "depth 128, several tiles",
+     QKV(F32(1, 1, 300, 128), F32(1, 1, 300, 128)),
+     .build = build_causal,
      .reference = causal_of},
     {.name = "depth 256", QKV(F32(1, 1, 20, 256), F32(1, 1, 33, 256)), .build = build, .reference = all_of},
     {.name = "heads of projections", QKV(F32(2, 19, 4, 16), F32(2, 19, 2, 16)), .build = build_heads},
     {.name = "no queries", QKV(F32(1, 2, 0, 8), F32(1, 2, 5, 8)), .build = build},
     {.name = "no keys", QKV(F32(1, 2, 5, 8), F32(1, 2, 0, 8)), .build = build, .reference = all_of},
     {.name = "a cache with room",
-     .inputs = {F32(1, 2, 3, 16), F32(1, 2, 30, 16), F32(1, 2, 30, 16), {.dtype = HK_I32, .shape = HK_SHAPE(1), .low = 12, .high = 13}},
-     .n_inputs = 4, .build = build_positioned, .reference = positioned_of},
+     .inputs = {F32(1, 2, 3, 16),
+                F32(1, 2, 30, 16),
+                F32(1, 2, 30, 16),
+                {.dtype = HK_I32, .shape = HK_SHAPE(1), .low = 12, .high = 13}},
+     .n_inputs = 4,
+     .build = build_positioned,
+     .reference = positioned_of},
     {.name = "a full cache",
-     .inputs = {F32(1, 2, 9, 16), F32(1, 2, 30, 16), F32(1, 2, 30, 16), {.dtype = HK_I32, .shape = HK_SHAPE(1), .low = 21, .high = 22}},
-     .n_inputs = 4, .build = build_positioned, .reference = positioned_of},
+     .inputs = {F32(1, 2, 9, 16),
+                F32(1, 2, 30, 16),
+                F32(1, 2, 30, 16),
+                {.dtype = HK_I32, .shape = HK_SHAPE(1), .low = 21, .high = 22}},
+     .n_inputs = 4,
+     .build = build_positioned,
+     .reference = positioned_of},
 };
 
 static const struct hk_case backward_cases[] = {
@@ -129,24 +155,46 @@ static const struct hk_case backward_cases[] = {
     {.name = "more keys than queries", QKV(F32(1, 2, 3, 8), F32(1, 2, 11, 8)), .build = build_causal, .gradient = true},
     {.name = "queries that see no key", QKV(F32(1, 1, 9, 8), F32(1, 1, 4, 8)), .build = build_causal, .gradient = true},
     {.name = "depth 33", QKV(F32(1, 1, 35, 33), F32(1, 1, 35, 33)), .build = build_causal, .gradient = true},
-    {.name = "depth 64, several blocks", QKV(F32(1, 2, 40, 64), F32(1, 1, 300, 64)), .build = build_causal, .gradient = true},
+    {.name = "depth 64, several blocks",
+     QKV(F32(1, 2, 40, 64), F32(1, 1, 300, 64)),
+     .build = build_causal,
+     .gradient = true},
     {.name = "depth 128", QKV(F32(1, 1, 33, 128), F32(1, 1, 33, 128)), .build = build_causal, .gradient = true},
     {.name = "heads of projections", QKV(F32(2, 19, 4, 16), F32(2, 19, 2, 16)), .build = build_heads, .gradient = true},
     {.name = "one tensor for all", .inputs = {F32(1, 2, 9, 8)}, .n_inputs = 1, .build = build_self, .gradient = true},
 };
 
 static const struct hk_refusal refusals[] = {
-    {"three dimensions", {F32(2, 3, 4), F32(2, 3, 4), F32(2, 3, 4)}, 3, build, "attention: q, k and v need four dimensions"},
-    {"k and v differ", {F32(1, 2, 3, 4), F32(1, 2, 3, 4), F32(1, 2, 5, 4)}, 3, build, "attention: k and v differ in shape"},
+    {"three dimensions",
+     {F32(2, 3, 4), F32(2, 3, 4), F32(2, 3, 4)},
+     3,
+     build,
+     "attention: q, k and v need four dimensions"},
+    {"k and v differ",
+     {F32(1, 2, 3, 4), F32(1, 2, 3, 4), F32(1, 2, 5, 4)},
+     3,
+     build,
+     "attention: k and v differ in shape"},
     {"depths differ", {F32(1, 2, 3, 4), F32(1, 2, 3, 8), F32(1, 2, 3, 8)}, 3, build, "attention: head depths differ"},
     {"batches differ", {F32(1, 2, 3, 4), F32(2, 2, 3, 4), F32(2, 2, 3, 4)}, 3, build, "attention: batch sizes differ"},
-    {"heads that are no multiple", {F32(1, 5, 3, 4), F32(1, 2, 3, 4), F32(1, 2, 3, 4)}, 3, build,
+    {"heads that are no multiple",
+     {F32(1, 5, 3, 4), F32(1, 2, 3, 4), F32(1, 2, 3, 4)},
+     3,
+     build,
      "attention: query heads must be a multiple of key heads"},
-    {"too deep", {F32(1, 1, 3, 260), F32(1, 1, 3, 260), F32(1, 1, 3, 260)}, 3, build,
+    {"too deep",
+     {F32(1, 1, 3, 260), F32(1, 1, 3, 260), F32(1, 1, 3, 260)},
+     3,
+     build,
      "attention: heads deeper than 256 are not supported"},
-    {"a position that is no integer", {F32(1, 1, 3, 4), F32(1, 1, 3, 4), F32(1, 1, 3, 4), F32(1)}, 4, build_positioned,
+    {"a position that is no integer",
+     {F32(1, 1, 3, 4), F32(1, 1, 3, 4), F32(1, 1, 3, 4), F32(1)},
+     4,
+     build_positioned,
      "attention: position must be i32 [1], not f32 [1]"},
 };
 
-const struct hk_case_set hk_cases_attention = {cases, sizeof cases / sizeof *cases, refusals, sizeof refusals / sizeof *refusals};
-const struct hk_case_set hk_cases_attention_backward = {backward_cases, sizeof backward_cases / sizeof *backward_cases, NULL, 0};
+const struct hk_case_set hk_cases_attention = {cases, sizeof cases / sizeof *cases, refusals,
+                                               sizeof refusals / sizeof *refusals};
+const struct hk_case_set hk_cases_attention_backward = {backward_cases, sizeof backward_cases / sizeof *backward_cases,
+                                                        NULL, 0};

@@ -1,16 +1,18 @@
-/* Cases of matmul: all transpositions, broadcast batches, bias, odd and empty sizes, and sizes around the tiles of kernels. */
+/* Cases of matmul: all transpositions, broadcast batches, bias, odd and empty sizes, and sizes around the tiles of
+ * kernels. */
 #include "cases.h"
 
-#define F32(...) {.dtype = HK_F32, .shape = HK_SHAPE(__VA_ARGS__)}
+#define F32(...)                                                                                                       \
+    { .dtype = HK_F32, .shape = HK_SHAPE(__VA_ARGS__) }
 #define PAIR(a, b) .inputs = {a, b}, .n_inputs = 2
 #define TRIPLE(a, b, c) .inputs = {a, b, c}, .n_inputs = 3
 
 typedef struct hk_value *build(struct hk_graph *graph, struct hk_value *const *in);
 
-#define BUILD(name, expression) \
-    static struct hk_value *name(struct hk_graph *graph, struct hk_value *const *in) { \
-        (void)graph; \
-        return expression; \
+#define BUILD(name, expression)                                                                                        \
+    static struct hk_value *name(struct hk_graph *graph, struct hk_value *const *in) {                                 \
+        (void)graph;                                                                                                   \
+        return expression;                                                                                             \
     }
 BUILD(nn, hk_matmul(in[0], in[1]))
 BUILD(nt, hk_matmul(in[0], hk_transpose(in[1])))
@@ -77,10 +79,10 @@ static void product(const struct matrices *a, const struct matrices *b, const do
     }
 }
 
-#define REFERENCE(name, ta, tb, bias) \
-    static void name(const struct hk_case *c, const double *const *in, double *out) { \
-        const struct matrices a = matrices_of(c, 0, in, ta), b = matrices_of(c, 1, in, tb); \
-        product(&a, &b, bias, out); \
+#define REFERENCE(name, ta, tb, bias)                                                                                  \
+    static void name(const struct hk_case *c, const double *const *in, double *out) {                                  \
+        const struct matrices a = matrices_of(c, 0, in, ta), b = matrices_of(c, 1, in, tb);                            \
+        product(&a, &b, bias, out);                                                                                    \
     }
 REFERENCE(nn_of, false, false, NULL)
 REFERENCE(nt_of, false, true, NULL)
@@ -115,40 +117,92 @@ static const struct hk_case cases[] = {
     {.name = "batches", PAIR(F32(3, 5, 6), F32(3, 6, 4)), .build = nn, .reference = nn_of, .gradient = true},
     {.name = "batches, nt", PAIR(F32(2, 3, 33, 16), F32(2, 3, 35, 16)), .build = nt, .reference = nt_of},
     {.name = "batches, tn", PAIR(F32(2, 3, 16, 33), F32(2, 3, 16, 35)), .build = tn, .reference = tn_of},
-    {.name = "b broadcast to a's batches", PAIR(F32(2, 3, 4, 5), F32(3, 5, 2)), .build = nn, .reference = nn_of, .gradient = true},
-    {.name = "a broadcast to b's batches", PAIR(F32(4, 5), F32(3, 5, 2)), .build = nn, .reference = nn_of, .gradient = true},
-    {.name = "both broadcast", PAIR(F32(2, 1, 4, 5), F32(1, 3, 5, 2)), .build = nn, .reference = nn_of, .gradient = true},
-    {.name = "leading dimensions are rows", PAIR(F32(2, 3, 4, 5), F32(5, 6)), .build = nn, .reference = nn_of, .gradient = true},
-    {.name = "three batch dimensions", PAIR(F32(2, 1, 3, 4, 5), F32(1, 2, 3, 5, 2)), .build = nn, .reference = nn_of,
+    {.name = "b broadcast to a's batches",
+     PAIR(F32(2, 3, 4, 5), F32(3, 5, 2)),
+     .build = nn,
+     .reference = nn_of,
+     .gradient = true},
+    {.name = "a broadcast to b's batches",
+     PAIR(F32(4, 5), F32(3, 5, 2)),
+     .build = nn,
+     .reference = nn_of,
+     .gradient = true},
+    {.name = "both broadcast",
+     PAIR(F32(2, 1, 4, 5), F32(1, 3, 5, 2)),
+     .build = nn,
+     .reference = nn_of,
+     .gradient = true},
+    {.name = "leading dimensions are rows",
+     PAIR(F32(2, 3, 4, 5), F32(5, 6)),
+     .build = nn,
+     .reference = nn_of,
+     .gradient = true},
+    {.name = "three batch dimensions",
+     PAIR(F32(2, 1, 3, 4, 5), F32(1, 2, 3, 5, 2)),
+     .build = nn,
+     .reference = nn_of,
      .gradient = true},
     {.name = "empty batch", PAIR(F32(0, 4, 5), F32(0, 5, 2)), .build = nn},
     {.name = "gaps between columns", PAIR(F32(5, 14), F32(7, 3)), .build = gaps, .gradient = true},
     {.name = "heads of a projection", PAIR(F32(2, 9, 3, 8), F32(2, 7, 3, 8)), .build = heads, .gradient = true},
     {.name = "linear", PAIR(F32(6, 10), F32(7, 10)), .build = linear, .reference = nt_of, .gradient = true},
-    {.name = "linear of a batch", PAIR(F32(2, 3, 10), F32(7, 10)), .build = linear, .reference = nt_of, .gradient = true},
-    {.name = "linear, bias", TRIPLE(F32(2, 5, 10), F32(7, 10), F32(7)), .build = linear_bias, .reference = nt_bias_of,
+    {.name = "linear of a batch",
+     PAIR(F32(2, 3, 10), F32(7, 10)),
+     .build = linear,
+     .reference = nt_of,
+     .gradient = true},
+    {.name = "linear, bias",
+     TRIPLE(F32(2, 5, 10), F32(7, 10), F32(7)),
+     .build = linear_bias,
+     .reference = nt_bias_of,
      .gradient = true},
     {.name = "linear of a vector, bias", TRIPLE(F32(10), F32(7, 10), F32(7)), .build = linear_bias, .gradient = true},
-    {.name = "linear, bias, several blocks", TRIPLE(F32(70, 450), F32(403, 450), F32(403)), .build = linear_bias,
+    {.name = "linear, bias, several blocks",
+     TRIPLE(F32(70, 450), F32(403, 450), F32(403)),
+     .build = linear_bias,
      .reference = nt_bias_of},
-    {.name = "linear, bias, nothing to sum", TRIPLE(F32(3, 0), F32(4, 0), F32(4)), .build = linear_bias, .reference = nt_bias_of},
+    {.name = "linear, bias, nothing to sum",
+     TRIPLE(F32(3, 0), F32(4, 0), F32(4)),
+     .build = linear_bias,
+     .reference = nt_bias_of},
     {.name = "linear_kn", PAIR(F32(6, 10), F32(10, 7)), .build = linear_kn, .reference = nn_of, .gradient = true},
-    {.name = "linear_kn, bias", TRIPLE(F32(2, 5, 10), F32(10, 7), F32(7)), .build = linear_kn_bias, .reference = nn_bias_of,
+    {.name = "linear_kn, bias",
+     TRIPLE(F32(2, 5, 10), F32(10, 7), F32(7)),
+     .build = linear_kn_bias,
+     .reference = nn_bias_of,
      .gradient = true},
-    {.name = "linear_kn of one row, bias", TRIPLE(F32(1, 66), F32(66, 130), F32(130)), .build = linear_kn_bias,
+    {.name = "linear_kn of one row, bias",
+     TRIPLE(F32(1, 66), F32(66, 130), F32(130)),
+     .build = linear_kn_bias,
      .reference = nn_bias_of},
 };
 
 static const struct hk_refusal refusals[] = {
     {"inner sizes", {F32(32, 784), F32(512, 10)}, 2, nn, "matmul: inner sizes differ: a is [32, 784], b is [512, 10]"},
-    {"batches", {F32(2, 3, 4), F32(3, 4, 5)}, 2, nn, "matmul: leading sizes do not broadcast: a is [2, 3, 4], b is [3, 4, 5]"},
+    {"batches",
+     {F32(2, 3, 4), F32(3, 4, 5)},
+     2,
+     nn,
+     "matmul: leading sizes do not broadcast: a is [2, 3, 4], b is [3, 4, 5]"},
     {"a vector", {F32(4), F32(4, 5)}, 2, nn, "matmul: operands need two dimensions or more: a is [4]"},
-    {"integers", {{.dtype = HK_I32, .shape = HK_SHAPE(3, 4), .high = 5}, F32(4, 5)}, 2, nn, "matmul: operands must be f32, not i32"},
-    {"linear's weight the wrong way round", {F32(2, 10), F32(10, 7)}, 2, linear,
+    {"integers",
+     {{.dtype = HK_I32, .shape = HK_SHAPE(3, 4), .high = 5}, F32(4, 5)},
+     2,
+     nn,
+     "matmul: operands must be f32, not i32"},
+    {"linear's weight the wrong way round",
+     {F32(2, 10), F32(10, 7)},
+     2,
+     linear,
      "linear: inner sizes differ: x is [2, 10], weight is [10, 7]"},
     {"linear_kn's weight the wrong way round", {F32(2, 10), F32(7, 10)}, 2, linear_kn, "linear: inner sizes differ"},
-    {"linear's weight of three dimensions", {F32(2, 10), F32(1, 7, 10)}, 2, linear, "linear: x needs a dimension and weight two"},
+    {"linear's weight of three dimensions",
+     {F32(2, 10), F32(1, 7, 10)},
+     2,
+     linear,
+     "linear: x needs a dimension and weight two"},
     {"bias of another size", {F32(2, 10), F32(7, 10), F32(10)}, 3, linear_bias, "linear: bias must be [7], not [10]"},
 };
 
-const struct hk_case_set hk_cases_matmul = {cases, sizeof cases / sizeof *cases, refusals, sizeof refusals / sizeof *refusals};
+const struct hk_case_set hk_cases_matmul = {cases, sizeof cases / sizeof *cases, refusals,
+                                            sizeof refusals / sizeof *refusals};

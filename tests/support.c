@@ -113,7 +113,7 @@ double test_error(const double *x, const double *ref, int64_t count, int64_t *wo
         double e = 0;
         if (isfinite(x[i]) && isfinite(ref[i])) {
             const double difference = fabs(x[i] - ref[i]);
-            e = difference > 0 ? difference / (1e-5 * largest + 1e-4 * fabs(ref[i])) : 0;
+            e = difference > 0 ? difference / (1e-5 * largest + 1e-4 * fabs(ref[i]) + 0x1p-126) : 0;
         } else if (isnan(x[i]) != isnan(ref[i]) || (!isnan(x[i]) && x[i] != ref[i])) {
             e = INFINITY;
         }

@@ -33,7 +33,8 @@ int64_t test_elements(struct hk_shape shape);
 void test_to_doubles(double *out, enum hk_dtype dtype, const void *data, int64_t count);
 
 /* By how much x misses ref: the largest |x - ref| / (1e-5 max|ref| + 1e-4 |ref|), so that 1 is the most allowed; infinite
-   where only one of the two is NaN, or they are different infinities. *worst (may be NULL) is where. */
+   where only one of the two is NaN, or they are different infinities. 2^-126 is allowed besides: a GPU may take numbers below
+   it as 0. *worst (may be NULL) is where. */
 double test_error(const double *x, const double *ref, int64_t count, int64_t *worst);
 
 #endif

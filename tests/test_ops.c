@@ -12,6 +12,7 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #define HK_OP(name) extern const struct hk_case_set hk_cases_##name;
 #include "op/ops.def"
@@ -172,13 +173,20 @@ static void check_refusal(struct state *s, const struct hk_refusal *r) {
     hk_tensor_destroy(&out);
 }
 
+static double seconds(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 static void check_op(struct state *s, const struct row *row) {
+    const double begin = seconds();
     s->op = row->op;
     s->largest_reference = s->largest_strided = s->largest_device = 0;
     for (int i = 0; i < row->cases->n_cases; i++) check_case(s, &row->cases->cases[i]);
     for (int i = 0; s->check_cpu && i < row->cases->n_refusals; i++) check_refusal(s, &row->cases->refusals[i]);
-    printf("%-24s %3d cases   reference %.3f   strided %.3f   devices %.3f\n", row->op, row->cases->n_cases,
-           s->largest_reference, s->largest_strided, s->largest_device);
+    printf("%-24s %3d cases   reference %.3f   strided %.3f   devices %.3f   %6.1f s\n", row->op,
+           row->cases->n_cases, s->largest_reference, s->largest_strided, s->largest_device, seconds() - begin);
     fflush(stdout);
 }
 
