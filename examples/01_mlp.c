@@ -34,6 +34,6 @@ int main(void) {
     for (int i = 1; i <= 1000; i++) {
         hk_optimizer_advance(adam, 0.01f);
         if (hk_program_run(step) || hk_tensor_read(results, result, sizeof result)) return 1;
-        if (i % 100 == 0) printf("step %4d: loss %.4f, accuracy %.1f %%\n", i, (double)result[0], 100 * (double)result[1]);
+        if (i % 100 == 0) printf("step %4d: loss %.4f, accuracy %.1f %%\n", i, result[0], 100 * result[1]);
     }
 }

@@ -98,7 +98,8 @@ static void first_values_have_the_distribution_asked_for(void **state) {
             beyond += fabsf(x[k]) > 1;
             largest = fmax(largest, fabs((double)x[k]));
         }
-        /* N(0, 0.5): 4.55 % beyond two deviations; U(-2, 2): deviation 2 / sqrt(3), half beyond 1. Five standard errors. */
+        /* N(0, 0.5): 4.55 % beyond two deviations; U(-2, 2): deviation 2 / sqrt(3), half beyond 1. Five standard
+         * errors. */
         const double deviation = i ? 2 / sqrt(3) : 0.5, share = i ? 0.5 : 0.0455;
         assert_true(fabs(sum / N) < 5 * deviation / sqrt(N));
         assert_true(fabs(sqrt(squares / N) / deviation - 1) < 5 / sqrt(2.0 * N));
@@ -196,7 +197,8 @@ static void adamw_decays_matrices_alone_and_clips(void **state) {
     struct hk_graph *graph = hk_graph_create();
     struct hk_value *vector = hk_params_use(params, graph, "vector");
     struct hk_value *matrix = hk_reshape(hk_params_use(params, graph, "matrix"), HK_SHAPE(4));
-    hk_optimizer_minimize(optimizer, hk_sum(hk_affine(hk_add(vector, matrix), 3, 0), HK_ALL_AXES, false)); /* gradient 3 */
+    hk_optimizer_minimize(optimizer,
+                          hk_sum(hk_affine(hk_add(vector, matrix), 3, 0), HK_ALL_AXES, false)); /* gradient 3 */
     struct hk_program *program = hk_compile(device, graph, NULL);
     assert_non_null(program);
     for (int step = 1; step <= 3; step++) {
@@ -208,8 +210,8 @@ static void adamw_decays_matrices_alone_and_clips(void **state) {
     double expected = 1, unused = 1;
     for (int step = 1; step <= 3; step++) expected = expected * (1 - 0.1 * 0.2) - 0.1, unused *= 1 - 0.1 * 0.2;
     assert_int_equal(hk_tensor_read(hk_optimizer_norm(optimizer), &norm, sizeof norm), HK_OK);
-    assert_true(fabs((double)norm - sqrt(72)) < 1e-5);             /* before clipping */
-    assert_true(fabs((double)v[3] - (1 - 3 * 0.1)) < 1e-5);        /* a constant gradient moves Adam by lr */
+    assert_true(fabs((double)norm - sqrt(72)) < 1e-5);      /* before clipping */
+    assert_true(fabs((double)v[3] - (1 - 3 * 0.1)) < 1e-5); /* a constant gradient moves Adam by lr */
     assert_true(fabs((double)m[3] - expected) < 1e-5);
     assert_true(fabs((double)u[2] - unused) < 1e-5);
     assert_int_equal(hk_optimizer_step(optimizer), 3);
@@ -231,8 +233,10 @@ static void wrong_optimizers_are_refused(void **state) {
         struct hk_optimizer_params how;
         const char *message;
     } rows[] = {
-        {{.kind = (enum hk_optimizer_kind)9}, "no kind 9"},     {{.momentum = 1}, "momentum (1)"},
-        {{.kind = HK_ADAM, .beta2 = 1.5f}, "beta2 (1.5)"},      {{.weight_decay = -1}, "weight_decay (-1)"},
+        {{.kind = (enum hk_optimizer_kind)9}, "no kind 9"},
+        {{.momentum = 1}, "momentum (1)"},
+        {{.kind = HK_ADAM, .beta2 = 1.5f}, "beta2 (1.5)"},
+        {{.weight_decay = -1}, "weight_decay (-1)"},
         {{.clip = NAN}, "must not be negative"},
     };
     struct hk_params *params = make_params(false);
@@ -320,7 +324,8 @@ static void sampling_follows_the_probabilities(void **state) {
         {{.temperature = 1, .top_k = 100, .seed = 4}, {1, 1, 1, 1, 0, 0, 1}},
         {{.temperature = 1, .top_p = 0.74f, .seed = 5}, {1, 0, 0, 0, 0, 0, 1}}, /* 0.546 + 0.201 */
         {{.temperature = 1, .top_p = 0.8f, .seed = 6}, {1, 0, 1, 0, 0, 0, 1}},
-        {{.temperature = 1, .top_k = 2, .top_p = 0.5f, .seed = 7}, {0, 0, 0, 0, 0, 0, 1}}, /* 0.73 of what top_k leaves */
+        {{.temperature = 1, .top_k = 2, .top_p = 0.5f, .seed = 7},
+         {0, 0, 0, 0, 0, 0, 1}}, /* 0.73 of what top_k leaves */
         {{.temperature = 1, .top_p = 1e-9f, .seed = 8}, {0, 0, 0, 0, 0, 0, 1}},
     };
     for (int r = 0; r < COUNT(rows); r++) {
@@ -351,7 +356,8 @@ static void sampling_repeats(void **state) {
 
 static void the_most_likely_is_the_first_of_equals(void **state) {
     (void)state;
-    const float logits[] = {-3, 2, 2, 1}, zeros[] = {-0.0f, 0.0f}, none[] = {NAN, NAN}, least[] = {-INFINITY, -INFINITY};
+    const float logits[] = {-3, 2, 2, 1}, zeros[] = {-0.0f, 0.0f}, none[] = {NAN, NAN},
+                least[] = {-INFINITY, -INFINITY};
     const struct hk_sampling how = {.temperature = 1, .top_k = 1};
     assert_int_equal(hk_sample(logits, 4, NULL, 0), 1);
     assert_int_equal(hk_sample(zeros, 2, NULL, 0), 0);

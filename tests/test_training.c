@@ -15,7 +15,14 @@ enum { VOCAB = 61, CONTEXT = 32, BATCH = 4, LENGTH = 21, ROW = LENGTH + 1 };
 
 static const struct hk_model_config models[] = {
     {.family = HK_GPT2, .vocab = VOCAB, .context = CONTEXT, .layers = 3, .heads = 4, .width = 32},
-    {.family = HK_LLAMA, .vocab = VOCAB, .context = CONTEXT, .layers = 3, .heads = 4, .kv_heads = 2, .width = 32, .hidden = 72},
+    {.family = HK_LLAMA,
+     .vocab = VOCAB,
+     .context = CONTEXT,
+     .layers = 3,
+     .heads = 4,
+     .kv_heads = 2,
+     .width = 32,
+     .hidden = 72},
 };
 
 static struct hk_device *devices[TEST_MAX_DEVICES];
@@ -26,9 +33,11 @@ static void fill_tokens(int32_t *tokens, int count, uint64_t seed) {
 }
 
 static struct hk_trainer_params settings(const struct hk_model_config *model) {
-    return (struct hk_trainer_params){
-        .model = *model, .optimizer = {.kind = HK_ADAMW, .weight_decay = 0.1f, .clip = 1}, .batch = BATCH, .length = LENGTH,
-        .seed = 9};
+    return (struct hk_trainer_params){.model = *model,
+                                      .optimizer = {.kind = HK_ADAMW, .weight_decay = 0.1f, .clip = 1},
+                                      .batch = BATCH,
+                                      .length = LENGTH,
+                                      .seed = 9};
 }
 
 static struct hk_trainer *make_trainer(struct hk_device *device, const struct hk_trainer_params *how) {
@@ -68,7 +77,9 @@ static bool same_bits(struct hk_tensor *a, struct hk_tensor *b) {
 }
 
 static struct hk_tensor *weights(struct hk_trainer *trainer) { return hk_params_slab(hk_trainer_model(trainer), 0); }
-static struct hk_tensor *gradients(struct hk_trainer *trainer) { return hk_params_gradient_slab(hk_trainer_model(trainer), 0); }
+static struct hk_tensor *gradients(struct hk_trainer *trainer) {
+    return hk_params_gradient_slab(hk_trainer_model(trainer), 0);
+}
 
 /* Steps first + 1 to last, each on its own tokens. */
 static void train(struct hk_trainer *trainer, int first, int last, float lr) {

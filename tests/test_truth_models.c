@@ -19,11 +19,23 @@ struct family {
     int64_t batch, length;
 };
 static const struct family families[] = {
-    {"GPT-2", "gpt.safetensors",
-     {.family = HK_GPT2, .vocab = 67, .context = 32, .layers = 2, .heads = 4, .width = 48}, 3, 29},
-    {"Llama", "llama.safetensors",
-     {.family = HK_LLAMA, .vocab = 67, .context = 32, .layers = 2, .heads = 6, .kv_heads = 2, .width = 48, .hidden = 136},
-     2, 31},
+    {"GPT-2",
+     "gpt.safetensors",
+     {.family = HK_GPT2, .vocab = 67, .context = 32, .layers = 2, .heads = 4, .width = 48},
+     3,
+     29},
+    {"Llama",
+     "llama.safetensors",
+     {.family = HK_LLAMA,
+      .vocab = 67,
+      .context = 32,
+      .layers = 2,
+      .heads = 6,
+      .kv_heads = 2,
+      .width = 48,
+      .hidden = 136},
+     2,
+     31},
 };
 
 struct run {
@@ -119,7 +131,8 @@ static void train(struct run *run, int step) {
 }
 
 /* max |x - ref| / max |ref|, leaving out elements from skip to skip_end */
-static double error_but(struct hk_tensor *tensor, const struct hk_safetensors_entry *ref, int64_t skip, int64_t skip_end) {
+static double error_but(struct hk_tensor *tensor, const struct hk_safetensors_entry *ref, int64_t skip,
+                        int64_t skip_end) {
     const int64_t n = hk_tensor_elements(tensor);
     const float *expected = ref->data;
     float *x = malloc(hk_tensor_bytes(tensor));
@@ -140,9 +153,9 @@ static double error_of(struct hk_tensor *tensor, const struct hk_safetensors_ent
     return error_but(tensor, ref, 0, 0);
 }
 
-/* The bias of GPT-2's keys has no effect (softmax takes it out), so its gradient is 0, and what f32 arithmetic leaves of it is
-   rounding, which AdamW divides by its own size: PyTorch in f32 misses its own f64 weights by 1e-3 there, too. These elements
-   are compared as gradients, and not after training. */
+/* The bias of GPT-2's keys has no effect (softmax takes it out), so its gradient is 0, and what f32 arithmetic leaves
+   of it is rounding, which AdamW divides by its own size: PyTorch in f32 misses its own f64 weights by 1e-3 there, too.
+   These elements are compared as gradients, and not after training. */
 static double error_after(struct hk_tensor *tensor, const struct hk_safetensors_entry *ref) {
     const int64_t width = hk_tensor_elements(tensor) / 3;
     return strstr(ref->name, "attn.c_attn.bias") ? error_but(tensor, ref, width, 2 * width) : error_of(tensor, ref);

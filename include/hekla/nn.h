@@ -10,12 +10,12 @@ extern "C" {
 
 /* ---- Parameter sets ----
 
-   Parameters are declared by name, then allocated all at once, so that they lie in one slab of memory (several where the
-   device's largest buffer is smaller): those that weight decay applies to (rank 2 and more) first. The gradients lie in
-   slabs of the same layout. An optimizer step or a gradient norm is one op over a slab.
+   Parameters are declared by name, then allocated all at once, so that they lie in one slab of memory (several where
+   the device's largest buffer is smaller): those that weight decay applies to (rank 2 and more) first. The gradients
+   lie in slabs of the same layout. An optimizer step or a gradient norm is one op over a slab.
 
-   Errors: a set that was given something wrong stays wrong, keeps the first message, and gives it to every later call and to
-   each graph that uses it. So declarations need no check of their own: hk_compile's is enough.
+   Errors: a set that was given something wrong stays wrong, keeps the first message, and gives it to every later call
+   and to each graph that uses it. So declarations need no check of their own: hk_compile's is enough.
 
    Threads: a set, its layers and its optimizers belong to one thread at a time. */
 struct hk_params;
@@ -30,7 +30,8 @@ HK_API struct hk_params *hk_params_create(struct hk_device *device);
 HK_API void hk_params_destroy(struct hk_params **params); /* after the last use of its tensors in building a graph */
 
 /* Before hk_params_allocate. Names are unique, shorter than 128 bytes. */
-HK_API hk_status hk_params_declare(struct hk_params *params, const char *name, struct hk_shape shape, struct hk_init init);
+HK_API hk_status hk_params_declare(struct hk_params *params, const char *name, struct hk_shape shape,
+                                   struct hk_init init);
 
 /* Makes parameters and zero gradients, f32. Each parameter's first values follow from the seed, its name and its shape
    alone: neither other parameters nor the device change them. Once per set. */
@@ -43,11 +44,11 @@ HK_API hk_status hk_params_status(const struct hk_params *params);
 HK_API struct hk_device *hk_params_device(const struct hk_params *params);
 
 HK_API int hk_params_count(const struct hk_params *params);
-HK_API int64_t hk_params_elements(const struct hk_params *params);             /* of all of them together */
-HK_API const char *hk_params_name(const struct hk_params *params, int i);      /* in the order declared */
-HK_API int hk_params_find(const struct hk_params *params, const char *name);   /* -1: none of that name */
-HK_API struct hk_tensor *hk_params_tensor(struct hk_params *params, int i);    /* the set's; NULL before allocate */
-HK_API struct hk_tensor *hk_params_gradient(struct hk_params *params, int i);  /* the set's */
+HK_API int64_t hk_params_elements(const struct hk_params *params);            /* of all of them together */
+HK_API const char *hk_params_name(const struct hk_params *params, int i);     /* in the order declared */
+HK_API int hk_params_find(const struct hk_params *params, const char *name);  /* -1: none of that name */
+HK_API struct hk_tensor *hk_params_tensor(struct hk_params *params, int i);   /* the set's; NULL before allocate */
+HK_API struct hk_tensor *hk_params_gradient(struct hk_params *params, int i); /* the set's */
 
 /* The parameter as a value of the graph; NULL and the graph marked where there is none of that name. */
 HK_API struct hk_value *hk_params_use(struct hk_params *params, struct hk_graph *graph, const char *name);
@@ -56,8 +57,8 @@ HK_API int hk_params_slab_count(const struct hk_params *params);
 HK_API struct hk_tensor *hk_params_slab(struct hk_params *params, int slab);
 HK_API struct hk_tensor *hk_params_gradient_slab(struct hk_params *params, int slab);
 HK_API int64_t hk_params_slab_decayed(const struct hk_params *params, int slab); /* elements at its start that decay */
-/* Where parameter i lies: its slab, and its first element there (a multiple of 16: what lies between parameters is zero and
-   stays so). */
+/* Where parameter i lies: its slab, and its first element there (a multiple of 16: what lies between parameters is zero
+   and stays so). */
 HK_API int hk_params_place(const struct hk_params *params, int i, int64_t *first_element);
 
 /* ---- Layers: x_declare names the parameters, x_apply uses them; "prefix.weight", "prefix.bias" ---- */
@@ -67,9 +68,11 @@ HK_API hk_status hk_linear_declare(struct hk_params *params, const char *prefix,
 HK_API struct hk_value *hk_linear_apply(struct hk_params *params, const char *prefix, struct hk_value *x);
 /* weight [width], one; bias [width], zero; x [..., width] */
 HK_API hk_status hk_layer_norm_declare(struct hk_params *params, const char *prefix, int64_t width, bool bias);
-HK_API struct hk_value *hk_layer_norm_apply(struct hk_params *params, const char *prefix, struct hk_value *x, float epsilon);
+HK_API struct hk_value *hk_layer_norm_apply(struct hk_params *params, const char *prefix, struct hk_value *x,
+                                            float epsilon);
 HK_API hk_status hk_rms_norm_declare(struct hk_params *params, const char *prefix, int64_t width);
-HK_API struct hk_value *hk_rms_norm_apply(struct hk_params *params, const char *prefix, struct hk_value *x, float epsilon);
+HK_API struct hk_value *hk_rms_norm_apply(struct hk_params *params, const char *prefix, struct hk_value *x,
+                                          float epsilon);
 /* weight [rows, width], normal with deviation 1; index i32 [...] -> [..., width] */
 HK_API hk_status hk_embedding_declare(struct hk_params *params, const char *prefix, int64_t rows, int64_t width);
 HK_API struct hk_value *hk_embedding_apply(struct hk_params *params, const char *prefix, struct hk_value *index);
@@ -85,17 +88,18 @@ struct hk_optimizer_params {
     float weight_decay; /* of parameters of rank 2 and more */
     float clip;         /* largest global norm of the gradient; 0: no clipping */
 };
-/* Keeps params and must be destroyed first. The moments are zero, in slabs laid out as the parameters'. how may be NULL:
-   plain SGD. */
+/* Keeps params and must be destroyed first. The moments are zero, in slabs laid out as the parameters'. how may be
+   NULL: plain SGD. */
 HK_API struct hk_optimizer *hk_optimizer_create(struct hk_params *params, const struct hk_optimizer_params *how);
 HK_API void hk_optimizer_destroy(struct hk_optimizer **optimizer);
 
-/* Adds to the loss's graph: the gradients of all parameters (zero for those that the loss does not depend on), their norm,
-   clipping, and the update. A NULL optimizer marks the graph with the message of its failed creation. */
+/* Adds to the loss's graph: the gradients of all parameters (zero for those that the loss does not depend on), their
+   norm, clipping, and the update. A NULL optimizer marks the graph with the message of its failed creation. */
 HK_API hk_status hk_optimizer_minimize(struct hk_optimizer *optimizer, struct hk_value *loss);
 
-/* The same in two programs, for gradient accumulation. accumulate adds share * gradient of the loss to the gradients held
-   (share is 1 / the number of runs per update); update adds the norm, clipping and the step, then sets the gradients to 0. */
+/* The same in two programs, for gradient accumulation. accumulate adds share * gradient of the loss to the gradients
+   held (share is 1 / the number of runs per update); update adds the norm, clipping and the step, then sets the
+   gradients to 0. */
 HK_API hk_status hk_optimizer_accumulate(struct hk_optimizer *optimizer, struct hk_value *loss, float share);
 HK_API hk_status hk_optimizer_update_graph(struct hk_optimizer *optimizer, struct hk_graph *graph);
 
@@ -120,9 +124,9 @@ struct hk_schedule {
 /* step counts from 1. Cosine: Loshchilov and Hutter, 2016, without restarts. */
 HK_API float hk_schedule_at(const struct hk_schedule *schedule, int64_t step);
 
-/* ---- Language models: GPT-2 (Radford et al., 2019) and Llama (Touvron et al., 2023), parameters named and laid out as on
-   Hugging Face (GPT-2 without the "transformer." prefix, its weights [in, out], its token table also the head). Weights start
-   as N(0, 0.02), projections into the residual stream divided by sqrt(2 * layers). ---- */
+/* ---- Language models: GPT-2 (Radford et al., 2019) and Llama (Touvron et al., 2023), parameters named and laid out as
+   on Hugging Face (GPT-2 without the "transformer." prefix, its weights [in, out], its token table also the head).
+   Weights start as N(0, 0.02), projections into the residual stream divided by sqrt(2 * layers). ---- */
 
 enum hk_family { HK_GPT2, HK_LLAMA };
 struct hk_model_config {
@@ -140,11 +144,12 @@ HK_API hk_status hk_model_config_check(const struct hk_model_config *config);
 HK_API hk_status hk_model_declare(struct hk_params *params, const struct hk_model_config *config);
 
 struct hk_model_inputs {
-    struct hk_value *rng;        /* for dropout; NULL: no dropout */
-    struct hk_value *position;   /* i32 [1]: of the first token; NULL: 0 */
-    struct hk_tensor *const *keys, *const *values; /* one cache per layer [B, kv_heads, context, D] that the tokens' keys and
-                                                      values are written to and all are read from (no gradient); NULL: none */
-    bool checkpoint;             /* keep only each layer's input for the backward pass (hk_checkpoint) */
+    struct hk_value *rng;      /* for dropout; NULL: no dropout */
+    struct hk_value *position; /* i32 [1]: of the first token; NULL: 0 */
+    bool checkpoint;           /* keep only each layer's input for the backward pass (hk_checkpoint) */
+    /* One cache per layer, [B, kv_heads, context, D]: the tokens' keys and values are written there, and attention
+       reads all that were (no gradient). NULL: none. */
+    struct hk_tensor *const *keys, *const *values;
 };
 /* tokens i32 [B, T] -> logits f32 [B, T, vocab]. inputs may be NULL. */
 HK_API struct hk_value *hk_model_logits(struct hk_params *params, const struct hk_model_config *config,
@@ -166,14 +171,14 @@ struct hk_trainer_params {
     uint64_t seed;
     bool checkpoint;
 };
-/* Declares, allocates and initializes the model, and compiles the programs that train and evaluate it. To resume, load into
-   hk_trainer_model and hk_trainer_optimizer before the first step: what a step draws follows from the seed and the
+/* Declares, allocates and initializes the model, and compiles the programs that train and evaluate it. To resume, load
+   into hk_trainer_model and hk_trainer_optimizer before the first step: what a step draws follows from the seed and the
    optimizer's step alone. */
 HK_API struct hk_trainer *hk_trainer_create(struct hk_device *device, const struct hk_trainer_params *params);
 HK_API void hk_trainer_destroy(struct hk_trainer **trainer);
 
-/* One step. tokens: accumulate * batch * (length + 1) of them; each row's first length are the input, its last length the
-   targets. Does not wait for the device. */
+/* One step. tokens: accumulate * batch * (length + 1) of them; each row's first length are the input, its last length
+   the targets. Does not wait for the device. */
 HK_API hk_status hk_trainer_step(struct hk_trainer *trainer, const int32_t *tokens, float lr);
 /* Loss (mean over the step) and gradient norm (before clipping) of the last step; waits for it. Either may be NULL. */
 HK_API hk_status hk_trainer_result(struct hk_trainer *trainer, float *loss, float *norm);
@@ -192,15 +197,15 @@ struct hk_sampling {
     float top_p;       /* 0 or 1: all */
     uint64_t seed;
 };
-/* Draws from logits [vocab]: of the top_k most likely tokens, the fewest that have top_p of the probability (Holtzman et al.,
-   2019). Among equal logits the lower token comes first. position makes each draw of a seed another one; the same seed,
-   position and logits give the same token. sampling may be NULL: the most likely. NaNs are never drawn, if there are numbers.
-   Any thread. */
+/* Draws from logits [vocab]: of the top_k most likely tokens, the fewest that have top_p of the probability (Holtzman
+   et al., 2019). Among equal logits the lower token comes first. position makes each draw of a seed another one; the
+   same seed, position and logits give the same token. sampling may be NULL: the most likely. NaNs are never drawn, if
+   there are numbers. Any thread. */
 HK_API int32_t hk_sample(const float *logits, int64_t vocab, const struct hk_sampling *sampling, uint64_t position);
 
 struct hk_generator;
-/* With a KV cache, batch 1. Keeps params, whose values may change between feeds (what is cached stays as it was). One thread
-   at a time. */
+/* With a KV cache, batch 1. Keeps params, whose values may change between feeds (what is cached stays as it was). One
+   thread at a time. */
 HK_API struct hk_generator *hk_generator_create(struct hk_device *device, struct hk_params *params,
                                                 const struct hk_model_config *config);
 HK_API void hk_generator_destroy(struct hk_generator **generator);
