@@ -48,21 +48,26 @@ struct cpu_loop {
 /* Elements [begin, begin + n) of the operand in row-major order. */
 static inline void cpu_gather(const struct hk_operand *o, int64_t begin, int64_t n, uint32_t *to) {
     const int last = o->rank - 1;
-    const int64_t inner = o->shape[last], step = o->stride[last];
-    const uint32_t *data = cpu_data(o);
+    const int64_t step = o->stride[last];
+    const uint32_t *from = cpu_data(o);
+    int64_t at[HK_MAX_RANK], rest = begin;
+    for (int i = last; i >= 0; i--) {
+        const int64_t next = rest / o->shape[i];
+        at[i] = rest - next * o->shape[i];
+        from += at[i] * o->stride[i];
+        rest = next;
+    }
     while (n > 0) {
-        const int64_t row = begin / inner, c = begin - row * inner, run = HK_MIN(n, inner - c);
-        int64_t at = c * step, rest = row;
-        for (int i = last - 1; i >= 0; i--) {
-            const int64_t next = rest / o->shape[i];
-            at += (rest - next * o->shape[i]) * o->stride[i];
-            rest = next;
-        }
-        const uint32_t *from = data + at;
-        if (step == 1) memcpy(to, from, (size_t)run * sizeof *to);
-        else if (step == 0) for (int64_t i = 0; i < run; i++) to[i] = *from;
+        const int64_t run = HK_MIN(n, o->shape[last] - at[last]);
+        if (step == 0) for (int64_t i = 0; i < run; i++) to[i] = *from;
         else for (int64_t i = 0; i < run; i++) to[i] = from[i * step];
-        to += run, begin += run, n -= run;
+        to += run, n -= run;
+        from -= at[last] * step, at[last] = 0;
+        for (int i = last - 1; i >= 0; i--) { /* the next row */
+            from += o->stride[i];
+            if (++at[i] < o->shape[i]) break;
+            from -= at[i] * o->stride[i], at[i] = 0;
+        }
     }
 }
 
@@ -148,8 +153,7 @@ static inline void cpu_copy_body(void *context, int64_t begin, int64_t end) {
     }
 }
 
-/* A transposed operand is read along its rows: the dimension that is dense in `from` goes last but one, and tiles of it
-   are walked while their cache lines are there. */
+/* A transposed operand is copied by tiles; for that, the dimension that is dense in `from` goes last but one. */
 static inline int cpu_dense_dimension(const struct hk_operand *o) {
     for (int i = 0; i + 1 < o->rank; i++)
         if (o->stride[i] == 1 && o->shape[i] >= 8) return i;
@@ -162,7 +166,22 @@ static inline void cpu_move_dimension(struct hk_operand *o, int from, int to) {
     o->shape[to] = shape, o->stride[to] = stride;
 }
 
-enum { CPU_TILE = 16, CPU_TILE_LENGTH = 64 };
+enum { CPU_TILE = 16 };
+
+/* to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns, both at most CPU_TILE; by way of a tile, so that both
+   sides are touched a line at a time. */
+static inline void cpu_transpose_tile(char *to, int64_t to_row, const char *from, int64_t from_row, int64_t rows, int64_t columns,
+                                      size_t size) {
+    uint32_t tile[CPU_TILE][CPU_TILE];
+    if (size != 4) {
+        for (int64_t j = 0; j < columns; j++)
+            cpu_copy_run(to + j * to_row * (int64_t)size, 1, from + j * (int64_t)size, from_row, rows, size);
+        return;
+    }
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < columns; j++) tile[j][i] = ((const uint32_t *)from)[i * from_row + j];
+    for (int64_t j = 0; j < columns; j++) memcpy((uint32_t *)to + j * to_row, tile[j], (size_t)rows * 4);
+}
 
 /* item: an outer row and CPU_TILE elements of the last but one dimension, over all of the last. */
 static inline void cpu_transpose_body(void *context, int64_t begin, int64_t end) {
@@ -171,20 +190,17 @@ static inline void cpu_transpose_body(void *context, int64_t begin, int64_t end)
     const int last = to->rank - 1, side = last - 1;
     for (int64_t item = begin; item < end; item++) {
         int64_t rest = item / job->tiles;
-        const int64_t j0 = (item - rest * job->tiles) * CPU_TILE, j1 = HK_MIN(j0 + CPU_TILE, to->shape[side]);
-        int64_t at_to = 0, at_from = 0;
+        const int64_t j = (item - rest * job->tiles) * CPU_TILE, columns = HK_MIN(CPU_TILE, to->shape[side] - j);
+        int64_t at_to = j * to->stride[side], at_from = j;
         for (int i = side - 1; i >= 0; i--) {
             const int64_t next = rest / to->shape[i], k = rest - next * to->shape[i];
             at_to += k * to->stride[i], at_from += k * from->stride[i];
             rest = next;
         }
-        for (int64_t i = 0; i < to->shape[last]; i += CPU_TILE_LENGTH)
-            for (int64_t j = j0; j < j1; j++)
-                cpu_copy_run((char *)cpu_data(to) + (at_to + j * to->stride[side] + i * to->stride[last]) * (int64_t)job->size,
-                             to->stride[last],
-                             (const char *)cpu_data(from) +
-                                 (at_from + j * from->stride[side] + i * from->stride[last]) * (int64_t)job->size,
-                             from->stride[last], HK_MIN(CPU_TILE_LENGTH, to->shape[last] - i), job->size);
+        for (int64_t i = 0; i < to->shape[last]; i += CPU_TILE)
+            cpu_transpose_tile((char *)cpu_data(to) + (at_to + i) * (int64_t)job->size, to->stride[side],
+                               (const char *)cpu_data(from) + (at_from + i * from->stride[last]) * (int64_t)job->size,
+                               from->stride[last], HK_MIN(CPU_TILE, to->shape[last] - i), columns, job->size);
     }
 }
 
@@ -195,7 +211,7 @@ static inline void cpu_copy(const struct cpu *cpu, const struct hk_operand *to, 
     if (cpu_elements(to) == 0) return;
     cpu_simplify(pair, 2);
     const int last = pair[0].rank - 1, dense = pair[1].stride[last] > 1 ? cpu_dense_dimension(&pair[1]) : -1;
-    const bool transposed = dense >= 0 && pair[0].shape[last] >= 8;
+    const bool transposed = dense >= 0 && pair[0].stride[last] == 1 && pair[0].shape[last] >= 8;
     if (transposed)
         for (int k = 0; k < 2; k++) cpu_move_dimension(&pair[k], dense, last - 1);
     job.to = pair[0], job.from = pair[1];

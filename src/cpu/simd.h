@@ -6,6 +6,9 @@
 #include "cpu/cpu.h"
 #include <math.h>
 #include <string.h>
+#if defined(__AVX512F__) || defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 #if defined(__AVX512F__)
 #define VW 16
@@ -28,11 +31,38 @@ static inline vf v_load_part(const float *p, int64_t n, float fill) {
     memcpy(&x, p, (size_t)n * sizeof(float));
     return x;
 }
+/* VW numbers as f16, rounded to nearest even. */
+static inline vf v_load_f16(const uint16_t *p) {
+#if defined(__AVX512F__)
+    return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(const void *)p));
+#elif defined(__F16C__)
+    return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p));
+#else
+    vf x;
+    for (int i = 0; i < VW; i++) x[i] = hk_f32_from_f16(p[i]);
+    return x;
+#endif
+}
+static inline void v_store_f16(uint16_t *p, vf x) {
+#if defined(__AVX512F__)
+    _mm256_storeu_si256((__m256i *)(void *)p, _mm512_cvtps_ph((__m512)x, _MM_FROUND_TO_NEAREST_INT));
+#elif defined(__F16C__)
+    _mm_storeu_si128((__m128i *)(void *)p, _mm256_cvtps_ph((__m256)x, _MM_FROUND_TO_NEAREST_INT));
+#else
+    for (int i = 0; i < VW; i++) p[i] = hk_f16_from_f32(x[i]);
+#endif
+}
 static inline void v_store_part(float *p, vf x, int64_t n) { memcpy(p, &x, (size_t)n * sizeof(float)); }
 
 static inline vf v_select(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 static inline vf v_max(vf a, vf b) { return v_select(a > b, a, b); } /* b where either is NaN */
 static inline vf v_min(vf a, vf b) { return v_select(a < b, a, b); }
+static inline bool v_any(vi mask) {
+    int64_t part[VW / 2], any = 0;
+    memcpy(part, &mask, sizeof mask);
+    for (int i = 0; i < VW / 2; i++) any |= part[i];
+    return any != 0;
+}
 static inline float v_sum(vf x) { /* in a fixed order: halves are added */
     float lane[VW];
     memcpy(lane, &x, sizeof x);
@@ -190,8 +220,9 @@ static inline vf v_sin_quarter(vf x, int quarter) {
     c = c * z + v_set(4.166664568298827e-2f);
     c = c * z * z - v_set(0.5f) * z + v_set(1.0f);
     vf y = (vf)((vi)v_select((q & 1) != 0, c, s) ^ ((q & 2) << 30));
-    for (int i = 0; i < VW; i++)
-        if (!(fabsf(x[i]) < 8192.0f)) y[i] = quarter ? cosf(x[i]) : sinf(x[i]);
+    const vi far = ~((vf)((vi)x & 0x7fffffff) < v_set(8192.0f));
+    for (int i = 0; v_any(far) && i < VW; i++)
+        if (far[i]) y[i] = quarter ? cosf(x[i]) : sinf(x[i]);
     return y;
 }
 static inline vf v_sin(vf x) { return v_sin_quarter(x, 0); }

@@ -7,16 +7,24 @@
 
 CPU_KERNEL(copy) { cpu_copy(cpu, &step->outputs[0], &step->inputs[0]); }
 
-#if defined(__F16C__)
-static inline float f32_of_f16(uint16_t x) { return __builtin_ia32_vcvtph2ps((short __attribute__((vector_size(16)))){(short)x})[0]; }
-#else
-static inline float f32_of_f16(uint16_t x) { return hk_f32_from_f16(x); }
-#endif
+/* As hk_f32_from_bf16 and hk_bf16_from_f32, in a form that the compiler makes vectors of. */
+static inline float f32_of_bf16(uint16_t x) {
+    const uint32_t bits = (uint32_t)x << 16;
+    float y;
+    memcpy(&y, &bits, sizeof y);
+    return y;
+}
+static inline uint16_t bf16_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, quiet = bits >> 16 | 0x40u;
+    return (uint16_t)(x != x ? quiet : rounded);
+}
 
 static inline float read_f32(const void *from, enum hk_dtype dtype, int64_t i) {
     switch (dtype) {
-    case HK_F16: return f32_of_f16(((const uint16_t *)from)[i]);
-    case HK_BF16: return hk_f32_from_bf16(((const uint16_t *)from)[i]);
+    case HK_F16: return hk_f32_from_f16(((const uint16_t *)from)[i]);
+    case HK_BF16: return f32_of_bf16(((const uint16_t *)from)[i]);
     case HK_I32: return (float)((const int32_t *)from)[i];
     case HK_U8: return (float)((const uint8_t *)from)[i];
     default: return ((const float *)from)[i];
@@ -42,7 +50,7 @@ static inline __attribute__((always_inline)) void convert_run(void *to, enum hk_
     for (int64_t i = 0; i < n; i++) {
         switch (to_dtype) {
         case HK_F16: ((uint16_t *)to)[i] = hk_f16_from_f32(read_f32(from, from_dtype, i)); break;
-        case HK_BF16: ((uint16_t *)to)[i] = hk_bf16_from_f32(read_f32(from, from_dtype, i)); break;
+        case HK_BF16: ((uint16_t *)to)[i] = bf16_of(read_f32(from, from_dtype, i)); break;
         case HK_I32: ((int32_t *)to)[i] = read_i32(from, from_dtype, i); break;
         case HK_U8: ((uint8_t *)to)[i] = (uint8_t)HK_MIN(HK_MAX(read_i32(from, from_dtype, i), 0), 255); break;
         default: ((float *)to)[i] = read_f32(from, from_dtype, i);
@@ -50,21 +58,40 @@ static inline __attribute__((always_inline)) void convert_run(void *to, enum hk_
     }
 }
 
-static void convert_from(void *to, enum hk_dtype to_dtype, const void *from, enum hk_dtype dtype, int64_t n) {
+static inline __attribute__((always_inline)) void convert_to(void *to, enum hk_dtype to_dtype, const void *from,
+                                                             enum hk_dtype dtype, int64_t n) {
+    switch (dtype) {
+    case HK_F16: convert_run(to, to_dtype, from, HK_F16, n); break;
+    case HK_BF16: convert_run(to, to_dtype, from, HK_BF16, n); break;
+    case HK_I32: convert_run(to, to_dtype, from, HK_I32, n); break;
+    case HK_U8: convert_run(to, to_dtype, from, HK_U8, n); break;
+    default: convert_run(to, to_dtype, from, HK_F32, n);
+    }
+}
+
+static void convert(void *to, enum hk_dtype to_dtype, const void *from, enum hk_dtype from_dtype, int64_t n) {
+    int64_t i = 0; /* what is done by vectors */
+    if (to_dtype == HK_F16 && from_dtype == HK_F32)
+        for (; i + VW <= n; i += VW) v_store_f16((uint16_t *)to + i, v_load((const float *)from + i));
+    if (to_dtype == HK_F32 && from_dtype == HK_F16)
+        for (; i + VW <= n; i += VW) v_store((float *)to + i, v_load_f16((const uint16_t *)from + i));
+    to = (char *)to + i * (int64_t)hk_dtype_size(to_dtype);
+    from = (const char *)from + i * (int64_t)hk_dtype_size(from_dtype);
+    n -= i;
     switch (to_dtype) {
-    case HK_F16: convert_run(to, HK_F16, from, dtype, n); break;
-    case HK_BF16: convert_run(to, HK_BF16, from, dtype, n); break;
-    case HK_I32: convert_run(to, HK_I32, from, dtype, n); break;
-    case HK_U8: convert_run(to, HK_U8, from, dtype, n); break;
-    default: convert_run(to, HK_F32, from, dtype, n);
+    case HK_F16: convert_to(to, HK_F16, from, from_dtype, n); break;
+    case HK_BF16: convert_to(to, HK_BF16, from, from_dtype, n); break;
+    case HK_I32: convert_to(to, HK_I32, from, from_dtype, n); break;
+    case HK_U8: convert_to(to, HK_U8, from, from_dtype, n); break;
+    default: convert_to(to, HK_F32, from, from_dtype, n);
     }
 }
 
 static void cast_body(void *context, int64_t begin, int64_t end) {
     const struct hk_step *step = context;
     const struct hk_operand *to = &step->outputs[0], *from = &step->inputs[0];
-    convert_from((char *)cpu_data(to) + begin * (int64_t)hk_dtype_size(to->dtype), to->dtype,
-                 (const char *)cpu_data(from) + begin * (int64_t)hk_dtype_size(from->dtype), from->dtype, end - begin);
+    convert((char *)cpu_data(to) + begin * (int64_t)hk_dtype_size(to->dtype), to->dtype,
+            (const char *)cpu_data(from) + begin * (int64_t)hk_dtype_size(from->dtype), from->dtype, end - begin);
 }
 
 CPU_KERNEL(cast) { cpu_for(cpu, cpu_elements(&step->outputs[0]), CPU_GRAIN, cast_body, (void *)(uintptr_t)step); }

@@ -75,15 +75,15 @@ static void body(void *context, int64_t begin, int64_t end) {
     const struct job *job = context;
     const float a = job->attrs->a, b = job->attrs->b;
     for (int64_t item = begin; item < end; item++) {
-        float numbers[4 * BLOCKS];
+        float numbers[4 * BLOCKS], u[4 * BLOCKS];
         const int64_t first = item * 4 * BLOCKS, n = HK_MIN(4 * BLOCKS, job->count - first);
         make_numbers(job, item * BLOCKS, numbers);
+        for (int i = 0; i < BLOCKS; i++)
+            for (int lane = 0; lane < 4; lane++) u[4 * i + lane] = numbers[lane * BLOCKS + i];
         float *y = job->y + first;
         const float *x = job->x ? job->x + first : NULL;
-        for (int64_t i = 0; i < n; i++) {
-            const float u = numbers[i % 4 * BLOCKS + i / 4];
-            y[i] = x ? (u >= a ? x[i] * b : 0.0f) : a + b * u;
-        }
+        if (x) for (int64_t i = 0; i < n; i++) y[i] = u[i] >= a ? x[i] * b : 0.0f;
+        else for (int64_t i = 0; i < n; i++) y[i] = a + b * u[i];
     }
 }
 
