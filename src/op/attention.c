@@ -38,8 +38,15 @@ static double product_flops(const struct hk_step *step) {
 static struct hk_cost cost(const struct hk_step *step) { return (struct hk_cost){.flops = 2.0 * product_flops(step)}; }
 
 const struct hk_op hk_op_attention = {
-    .name = "attention", .min_inputs = 3, .max_inputs = 4, .n_outputs = 2,
-    .infer = infer, .backward = backward, .cost = cost, .cpu = CPU_KERNELS(attention), .gpu = hk_attention_gpu,
+    .name = "attention",
+    .min_inputs = 3,
+    .max_inputs = 4,
+    .n_outputs = 2,
+    .infer = infer,
+    .backward = backward,
+    .cost = cost,
+    .cpu = CPU_KERNELS(attention),
+    .gpu = hk_attention_gpu,
 };
 
 /* ---- Backward ---- */
@@ -50,22 +57,31 @@ static bool backward_infer(struct hk_call *call) {
     return true;
 }
 
-static struct hk_cost backward_cost(const struct hk_step *step) { return (struct hk_cost){.flops = 5.0 * product_flops(step)}; }
+static struct hk_cost backward_cost(const struct hk_step *step) {
+    return (struct hk_cost){.flops = 5.0 * product_flops(step)};
+}
 
 const struct hk_op hk_op_attention_backward = {
-    .name = "attention_backward", .min_inputs = 6, .max_inputs = 6, .n_outputs = 3,
-    .infer = backward_infer, .cost = backward_cost, .cpu = CPU_KERNELS(attention_backward), .gpu = hk_attention_backward_gpu,
+    .name = "attention_backward",
+    .min_inputs = 6,
+    .max_inputs = 6,
+    .n_outputs = 3,
+    .infer = backward_infer,
+    .cost = backward_cost,
+    .cpu = CPU_KERNELS(attention_backward),
+    .gpu = hk_attention_backward_gpu,
 };
 
 static void backward(struct hk_backward *b) {
     struct hk_call *call = b->call;
     if (call->n_inputs > ATTENTION_POSITION) {
-        hk_graph_fail(call->graph, HK_ERROR_UNSUPPORTED, "attention: no gradient where a position is given (a KV cache)");
+        hk_graph_fail(call->graph, HK_ERROR_UNSUPPORTED,
+                      "attention: no gradient where a position is given (a KV cache)");
         return;
     }
     struct hk_value *dout = dense_depth(b->grads[ATTENTION_OUT]);
     if (!dout) return; /* lse is internal */
-    struct hk_value *in[] = {call->inputs[ATTENTION_Q], call->inputs[ATTENTION_K], call->inputs[ATTENTION_V],
+    struct hk_value *in[] = {call->inputs[ATTENTION_Q],    call->inputs[ATTENTION_K],    call->inputs[ATTENTION_V],
                              call->outputs[ATTENTION_OUT], call->outputs[ATTENTION_LSE], dout};
     struct hk_value *dq = hk_call_op(call->graph, &hk_op_attention_backward, in, 6, call->attrs, call->attrs_bytes);
     if (!dq) return;
@@ -75,9 +91,11 @@ static void backward(struct hk_backward *b) {
 
 /* ---- Public function ---- */
 
-static bool check(struct hk_graph *graph, struct hk_value *q, struct hk_value *k, struct hk_value *v, struct hk_value *position) {
+static bool check(struct hk_graph *graph, struct hk_value *q, struct hk_value *k, struct hk_value *v,
+                  struct hk_value *position) {
     const char *wrong = NULL;
-    if (q->dtype != HK_F32 || k->dtype != HK_F32 || v->dtype != HK_F32) wrong = "q, k and v must be f32 (hk_cast converts)";
+    if (q->dtype != HK_F32 || k->dtype != HK_F32 || v->dtype != HK_F32)
+        wrong = "q, k and v must be f32 (hk_cast converts)";
     else if (q->rank != 4 || k->rank != 4 || v->rank != 4) wrong = "q, k and v need four dimensions";
     else if (!hk_same_shape(k, v)) wrong = "k and v differ in shape";
     else if (q->shape[0] != k->shape[0]) wrong = "batch sizes differ";
@@ -89,13 +107,14 @@ static bool check(struct hk_graph *graph, struct hk_value *q, struct hk_value *k
         hk_graph_fail(graph, HK_ERROR_INVALID, "attention: %s: q is %s, k is %s, v is %s", wrong, hk_shape_text(q),
                       hk_shape_text(k), hk_shape_text(v));
     else if (position && (position->dtype != HK_I32 || hk_elements(position) != 1))
-        hk_graph_fail(graph, HK_ERROR_INVALID, "attention: position must be i32 [1], not %s %s", hk_dtype_name(position->dtype),
-                      hk_shape_text(position));
+        hk_graph_fail(graph, HK_ERROR_INVALID, "attention: position must be i32 [1], not %s %s",
+                      hk_dtype_name(position->dtype), hk_shape_text(position));
     else return true;
     return false;
 }
 
-struct hk_value *hk_attention(struct hk_value *q, struct hk_value *k, struct hk_value *v, const struct hk_attention_params *params) {
+struct hk_value *hk_attention(struct hk_value *q, struct hk_value *k, struct hk_value *v,
+                              const struct hk_attention_params *params) {
     struct hk_value *position = params ? params->position : NULL;
     struct hk_graph *graph = hk_graph_of((struct hk_value *[]){q, k, v, position}, position ? 4 : 3);
     if (!graph || !check(graph, q, k, v, position)) return NULL;

@@ -1,7 +1,7 @@
 /* Attention on the CPU, block by block with a running softmax (Dao et al., 2022).
 
-   Scores lie transposed, [keys, queries]: queries are lanes, so that maxima and sums of the softmax need no sums across a
-   vector, and the scores are, as they are, the packed right operand of the product with the values. A tile is as many
+   Scores lie transposed, [keys, queries]: queries are lanes, so that maxima and sums of the softmax need no sums across
+   a vector, and the scores are, as they are, the packed right operand of the product with the values. A tile is as many
    queries as the register tile has columns. */
 #ifdef HK_ISA_NAME
 #include "op/attention.h"
@@ -25,11 +25,17 @@ struct attention {
 static struct attention read_step(const struct hk_step *step, const struct cpu *cpu) {
     const struct hk_operand *q = &step->inputs[ATTENTION_Q], *k = &step->inputs[ATTENTION_K];
     const struct attention_attrs *attrs = step->attrs;
-    return (struct attention){
-        .step = step, .batch = q->shape[0], .heads = q->shape[1], .kv_heads = k->shape[1], .queries = q->shape[2],
-        .keys = k->shape[2], .depth = q->shape[3], .scale = attrs->scale,
-        .offset = attrs->causal ? k->shape[2] - q->shape[2] : INT32_MAX,
-        .workspace = cpu->workspace, .workspace_bytes = cpu->workspace_bytes};
+    return (struct attention){.step = step,
+                              .batch = q->shape[0],
+                              .heads = q->shape[1],
+                              .kv_heads = k->shape[1],
+                              .queries = q->shape[2],
+                              .keys = k->shape[2],
+                              .depth = q->shape[3],
+                              .scale = attrs->scale,
+                              .offset = attrs->causal ? k->shape[2] - q->shape[2] : INT32_MAX,
+                              .workspace = cpu->workspace,
+                              .workspace_bytes = cpu->workspace_bytes};
 }
 
 static float *take(float **workspace, int64_t floats) {
@@ -47,7 +53,8 @@ static float *matrix(const struct hk_operand *o, int64_t b, int64_t h) {
 static int64_t strip_count(int64_t rows) { return (rows + GEMM_ROWS - 1) / GEMM_ROWS; }
 
 /* Packs a left operand [rows, k] strip after strip; multiply() reads it. */
-static void pack_left(float *packed, const float *source, int64_t rows, int64_t k, int64_t row_stride, int64_t k_stride) {
+static void pack_left(float *packed, const float *source, int64_t rows, int64_t k, int64_t row_stride,
+                      int64_t k_stride) {
     const int64_t strips = strip_count(rows);
     for (int64_t s = 0; s < strips; s++) {
         const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
@@ -55,8 +62,8 @@ static void pack_left(float *packed, const float *source, int64_t rows, int64_t 
     }
 }
 
-/* c [rows of the strips that begin before `until`, width] (+)= left right, the left operand packed as [rows, packed_k], of which
-   the first k are used. width is one strip of the right operand. */
+/* c [rows of the strips that begin before `until`, width] (+)= left right, the left operand packed as [rows, packed_k],
+   of which the first k are used. width is one strip of the right operand. */
 static void multiply(const float *left, int64_t rows, int64_t until, int64_t packed_k, int64_t k, const float *right,
                      int64_t width, float *c, int64_t c_row, enum gemm_start start) {
     const int64_t strips = strip_count(rows);
@@ -102,9 +109,9 @@ struct running {
 };
 
 /* Scores [keys, lanes] to exp(score - max), the running maximum and sum updated; factor = how the old sums shrink. */
-static inline __attribute__((always_inline)) void softmax_lanes(const struct attention *p, const struct tile *tile, int vectors,
-                                                                float *scores, int64_t first, int64_t count,
-                                                                struct running *r, vf *factor) {
+static inline __attribute__((always_inline)) void softmax_lanes(const struct attention *p, const struct tile *tile,
+                                                                int vectors, float *scores, int64_t first,
+                                                                int64_t count, struct running *r, vf *factor) {
     const vf scale = v_set(p->scale);
     const int64_t clear = HK_MIN(HK_MAX(tile->first + p->offset + 1 - first, 0), count); /* keys that all lanes see */
     vf max[2] = {r->max[0], r->max[1]}, sum[2] = {{0}};
@@ -132,8 +139,8 @@ static inline __attribute__((always_inline)) void softmax_lanes(const struct att
     }
 }
 
-static void softmax_block(const struct attention *p, const struct tile *tile, float *scores, int64_t first, int64_t count,
-                          struct running *r, vf *factor) {
+static void softmax_block(const struct attention *p, const struct tile *tile, float *scores, int64_t first,
+                          int64_t count, struct running *r, vf *factor) {
     if (tile->vectors == 2) softmax_lanes(p, tile, 2, scores, first, count, r, factor);
     else softmax_lanes(p, tile, 1, scores, first, count, r, factor);
 }
@@ -147,8 +154,8 @@ static void scale_lanes(float *x, int64_t rows, const struct tile *tile, const v
 }
 
 /* to [queries, depth] (+)= x [depth, lanes] transposed; room holds TILE * (depth + VW) floats and GEMM_SLACK. */
-static void store_transposed(const float *x, int64_t depth, const struct tile *tile, float *room, float *to, int64_t to_row,
-                             bool add) {
+static void store_transposed(const float *x, int64_t depth, const struct tile *tile, float *room, float *to,
+                             int64_t to_row, bool add) {
     const int64_t pitch = (depth + VW - 1) / VW * VW;
     CPU_NAME(gemm_pack)(room, pitch, x, depth, tile->lanes, tile->lanes, 1);
     for (int64_t t = 0; t < tile->width; t++)
@@ -156,7 +163,8 @@ static void store_transposed(const float *x, int64_t depth, const struct tile *t
             to[t * to_row + d] = add ? to[t * to_row + d] + room[t * pitch + d] : room[t * pitch + d];
 }
 
-static void finish_tile(const struct attention *p, const struct tile *tile, struct running *r, int64_t b, int64_t h, float *room) {
+static void finish_tile(const struct attention *p, const struct tile *tile, struct running *r, int64_t b, int64_t h,
+                        float *room) {
     const struct hk_operand *out = &p->step->outputs[ATTENTION_OUT];
     float *lse = (float *)cpu_data(&p->step->outputs[ATTENTION_LSE]) + (b * p->heads + h) * p->queries + tile->first;
     for (int64_t i = 0; i < tile->width; i++) {
@@ -167,16 +175,19 @@ static void finish_tile(const struct attention *p, const struct tile *tile, stru
     for (int v = 0; v < tile->vectors; v++) /* a query that sees no key: 0 */
         inverse[v] = v_select(r->sum[v] != v_set(0.0f), v_set(1.0f) / r->sum[v], v_set(0.0f));
     scale_lanes(r->out, p->depth, tile, inverse);
-    store_transposed(r->out, p->depth, tile, room, matrix(out, b, h) + tile->first * out->stride[2], out->stride[2], false);
+    store_transposed(r->out, p->depth, tile, room, matrix(out, b, h) + tile->first * out->stride[2], out->stride[2],
+                     false);
 }
 
 /* Some tiles of queries of one head against all keys. */
-static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64_t begin, int64_t end, float *workspace) {
+static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64_t begin, int64_t end,
+                          float *workspace) {
     const struct hk_operand *q = &p->step->inputs[ATTENTION_Q], *k = &p->step->inputs[ATTENTION_K],
                             *v = &p->step->inputs[ATTENTION_V];
     const int64_t depth = p->depth, kv_head = h / (p->heads / p->kv_heads);
     float *const keys = take(&workspace, KEYS * depth), *const values = take(&workspace, KEYS * depth);
-    float *const scores = take(&workspace, (KEYS + GEMM_ROWS) * TILE), *const room = take(&workspace, TILE * (depth + VW));
+    float *const scores = take(&workspace, (KEYS + GEMM_ROWS) * TILE), *const room =
+                                                                           take(&workspace, TILE * (depth + VW));
     float *query[TILES];
     struct running running[TILES];
     struct tile tile[TILES];
@@ -184,9 +195,11 @@ static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64
     for (int64_t t = begin; t < end; t += TILE, tiles++) {
         tile[tiles] = tile_at(t, end);
         query[tiles] = take(&workspace, depth * TILE);
-        running[tiles] = (struct running){.max = {v_set(-FLT_MAX), v_set(-FLT_MAX)}, .out = take(&workspace, depth * TILE)};
-        CPU_NAME(gemm_pack)(query[tiles], tile[tiles].lanes, matrix(q, b, h) + t * q->stride[2], tile[tiles].width, depth,
-                            q->stride[2], 1);
+        running[tiles] =
+            (struct running){.max = {v_set(-FLT_MAX), v_set(-FLT_MAX)}, .out = take(&workspace, depth * TILE)};
+        CPU_NAME(gemm_pack)
+        (query[tiles], tile[tiles].lanes, matrix(q, b, h) + t * q->stride[2], tile[tiles].width, depth, q->stride[2],
+         1);
         memset(running[tiles].out, 0, (size_t)(depth * TILE) * sizeof(float));
     }
     for (int64_t first = 0; first < p->keys && visible(p, &tile[tiles - 1], first, 1); first += KEYS) {
@@ -222,8 +235,17 @@ static void forward_query(const struct attention *p, int64_t b, int64_t h, int64
         const float *key = matrix(k, b, kv_head) + first * k->stride[2];
         const float *value = matrix(v, b, kv_head) + first * v->stride[2];
         const float old = max;
-        const struct gemm dots = {.m = 1, .n = count, .k = depth, .a = query, .a_row = 1, .a_column = 1, .b = key, .b_row = 1,
-                                  .b_column = k->stride[2], .c = scores, .c_row = 1};
+        const struct gemm dots = {.m = 1,
+                                  .n = count,
+                                  .k = depth,
+                                  .a = query,
+                                  .a_row = 1,
+                                  .a_column = 1,
+                                  .b = key,
+                                  .b_row = 1,
+                                  .b_column = k->stride[2],
+                                  .c = scores,
+                                  .c_row = 1};
         CPU_NAME(gemm_few)(&dots);
         for (int64_t i = 0; i < count; i++) {
             scores[i] *= p->scale;
@@ -274,12 +296,12 @@ CPU_KERNEL(attention) {
 /* One block of keys of one head, and the workspace of the tiles that go over it. */
 struct block {
     int64_t b, kv_head, first, count;
-    float *keys, *values;       /* left operands [count, depth] */
-    float *keys_across;         /* left operand [depth, count] */
-    float *query, *dout;        /* right operands [depth, lanes] of the tile */
+    float *keys, *values;          /* left operands [count, depth] */
+    float *keys_across;            /* left operand [depth, count] */
+    float *query, *dout;           /* right operands [depth, lanes] of the tile */
     float *query_rows, *dout_rows; /* right operands [width, depth], strips of GEMM_COLUMNS */
-    float *p, *ds;              /* [count, lanes] */
-    float *dq;                  /* [depth, lanes] */
+    float *p, *ds;                 /* [count, lanes] */
+    float *dq;                     /* [depth, lanes] */
     float *strip, *room;
 };
 
@@ -294,7 +316,8 @@ static struct block block_at(const struct attention *p, int64_t b, int64_t kv_he
     block.p = take(&workspace, (KEYS + GEMM_ROWS) * TILE), block.ds = take(&workspace, (KEYS + GEMM_ROWS) * TILE);
     block.dq = take(&workspace, depth * TILE), block.strip = take(&workspace, GEMM_ROWS * TILE);
     block.room = take(&workspace, TILE * (depth + VW));
-    const float *key = matrix(k, b, kv_head) + first * k->stride[2], *value = matrix(v, b, kv_head) + first * v->stride[2];
+    const float *key = matrix(k, b, kv_head) + first * k->stride[2],
+                *value = matrix(v, b, kv_head) + first * v->stride[2];
     pack_left(block.keys, key, block.count, depth, k->stride[2], 1);
     pack_left(block.keys_across, key, depth, block.count, 1, k->stride[2]);
     pack_left(block.values, value, block.count, depth, v->stride[2], 1);
@@ -317,8 +340,9 @@ static void add_over_queries(const struct block *block, const float *x, int64_t 
         const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
         CPU_NAME(gemm_pack)(block->strip, height, x + from * tile->lanes, height, tile->width, tile->lanes, 1);
         for (int64_t d = 0; d < depth; d += GEMM_COLUMNS)
-            CPU_NAME(gemm_tile)((int)height, HK_MIN(depth - d, GEMM_COLUMNS), tile->width, block->strip,
-                                packed + d * tile->width, to + from * to_row + d, to_row, GEMM_ADD, NULL);
+            CPU_NAME(gemm_tile)
+            ((int)height, HK_MIN(depth - d, GEMM_COLUMNS), tile->width, block->strip, packed + d * tile->width,
+             to + from * to_row + d, to_row, GEMM_ADD, NULL);
     }
 }
 
@@ -340,9 +364,11 @@ static void differentiate(const struct attention *a, const struct tile *tile, co
 }
 
 /* lse and delta = sum of dout * out of the tile's queries; 0 in the lanes that have none. */
-static void read_statistics(const struct attention *a, const struct tile *tile, int64_t b, int64_t h, float *lse, float *delta) {
+static void read_statistics(const struct attention *a, const struct tile *tile, int64_t b, int64_t h, float *lse,
+                            float *delta) {
     const struct hk_operand *o = &a->step->inputs[BACKWARD_OUT], *g = &a->step->inputs[BACKWARD_DOUT];
-    const float *from = (const float *)cpu_data(&a->step->inputs[BACKWARD_LSE]) + (b * a->heads + h) * a->queries + tile->first;
+    const float *from =
+        (const float *)cpu_data(&a->step->inputs[BACKWARD_LSE]) + (b * a->heads + h) * a->queries + tile->first;
     for (int64_t i = 0; i < tile->lanes; i++) {
         const float *out = matrix(o, b, h) + (tile->first + i) * o->stride[2];
         const float *dout = matrix(g, b, h) + (tile->first + i) * g->stride[2];
@@ -381,12 +407,13 @@ static void backward_tile(const struct attention *a, const struct block *block, 
     add_over_queries(block, block->ds, seen, tile, block->query_rows, depth,
                      matrix(dk, block->b, block->kv_head) + block->first * dk->stride[2], dk->stride[2]);
     multiply(block->keys_across, depth, depth, block->count, seen, block->ds, lanes, block->dq, lanes, GEMM_SET);
-    store_transposed(block->dq, depth, tile, block->room, matrix(dq, block->b, h) + tile->first * dq->stride[2], dq->stride[2],
-                     true);
+    store_transposed(block->dq, depth, tile, block->room, matrix(dq, block->b, h) + tile->first * dq->stride[2],
+                     dq->stride[2], true);
 }
 
 static void clear(const struct hk_operand *o, int64_t b, int64_t h) {
-    for (int64_t i = 0; i < o->shape[2]; i++) memset(matrix(o, b, h) + i * o->stride[2], 0, (size_t)o->shape[3] * sizeof(float));
+    for (int64_t i = 0; i < o->shape[2]; i++)
+        memset(matrix(o, b, h) + i * o->stride[2], 0, (size_t)o->shape[3] * sizeof(float));
 }
 
 /* One head of keys and values, with all heads of queries that share it. */

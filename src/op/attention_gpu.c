@@ -50,12 +50,23 @@ static struct push describe(const struct hk_step *step, const struct hk_operand 
                             const struct hk_operand *v, const struct hk_operand *g) {
     const struct attention_attrs *attrs = step->attrs;
     return (struct push){
-        .queries = (uint32_t)q->shape[2], .keys = (uint32_t)k->shape[2], .heads = (uint32_t)q->shape[1],
-        .shared_by = (uint32_t)(q->shape[1] / k->shape[1]), .scale = attrs->scale,
-        .q_batch = (uint32_t)q->stride[0], .q_head = (uint32_t)q->stride[1], .q_row = (uint32_t)q->stride[2],
-        .k_batch = (uint32_t)k->stride[0], .k_head = (uint32_t)k->stride[1], .k_row = (uint32_t)k->stride[2],
-        .v_batch = (uint32_t)v->stride[0], .v_head = (uint32_t)v->stride[1], .v_row = (uint32_t)v->stride[2],
-        .g_batch = (uint32_t)g->stride[0], .g_head = (uint32_t)g->stride[1], .g_row = (uint32_t)g->stride[2],
+        .queries = (uint32_t)q->shape[2],
+        .keys = (uint32_t)k->shape[2],
+        .heads = (uint32_t)q->shape[1],
+        .shared_by = (uint32_t)(q->shape[1] / k->shape[1]),
+        .scale = attrs->scale,
+        .q_batch = (uint32_t)q->stride[0],
+        .q_head = (uint32_t)q->stride[1],
+        .q_row = (uint32_t)q->stride[2],
+        .k_batch = (uint32_t)k->stride[0],
+        .k_head = (uint32_t)k->stride[1],
+        .k_row = (uint32_t)k->stride[2],
+        .v_batch = (uint32_t)v->stride[0],
+        .v_head = (uint32_t)v->stride[1],
+        .v_row = (uint32_t)v->stride[2],
+        .g_batch = (uint32_t)g->stride[0],
+        .g_head = (uint32_t)g->stride[1],
+        .g_row = (uint32_t)g->stride[2],
     };
 }
 
@@ -72,7 +83,9 @@ static const struct variant {
 
 static const struct variant *choose(const struct hk_recorder *recorder, int64_t depth) {
     const struct variant *v = variants;
-    while (v < variants + HK_LENGTH(variants) - 1 && ((v->software && !recorder->limits->software) || depth > v->most_depth)) v++;
+    while (v < variants + HK_LENGTH(variants) - 1 &&
+           ((v->software && !recorder->limits->software) || depth > v->most_depth))
+        v++;
     return v;
 }
 
@@ -86,7 +99,8 @@ struct kernel {
     const struct hk_operand *bindings[HK_MAX_BINDINGS];
 };
 
-static hk_status record(struct hk_recorder *recorder, const struct kernel *kernel, const struct hk_step *step, struct push push) {
+static hk_status record(struct hk_recorder *recorder, const struct kernel *kernel, const struct hk_step *step,
+                        struct push push) {
     const struct attention_attrs *attrs = step->attrs;
     push.tiles = (uint32_t)((kernel->rows + kernel->tile - 1) / kernel->tile);
     push.groups = push.tiles * (uint32_t)kernel->heads;
@@ -114,18 +128,25 @@ enum { F_Q, F_K, F_V, F_POSITION, F_OUT, F_LSE };
 static hk_status forward_slice(const struct hk_step *step, struct hk_recorder *recorder, const struct operands *part) {
     const struct hk_operand *o = part->of, *q = &o[F_Q], *k = &o[F_K], *v = &o[F_V];
     const struct variant *variant = choose(recorder, q->shape[3]);
-    const struct kernel kernel = {
-        .shader = variant->forward, .invocations = variant->invocations, .tile = variant->tile,
-        .rows = q->shape[2], .heads = q->shape[0] * q->shape[1], .flops = slice_flops(q, k, 2),
-        .count = 6, .first_output = 4, .bindings = {q, k, v, &o[F_POSITION], &o[F_OUT], &o[F_LSE]}};
+    const struct kernel kernel = {.shader = variant->forward,
+                                  .invocations = variant->invocations,
+                                  .tile = variant->tile,
+                                  .rows = q->shape[2],
+                                  .heads = q->shape[0] * q->shape[1],
+                                  .flops = slice_flops(q, k, 2),
+                                  .count = 6,
+                                  .first_output = 4,
+                                  .bindings = {q, k, v, &o[F_POSITION], &o[F_OUT], &o[F_LSE]}};
     return record(recorder, &kernel, step, describe(step, q, k, v, q));
 }
 
 hk_status hk_attention_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     const struct hk_operand *in = step->inputs, *out = step->outputs;
     const bool position = step->n_inputs > ATTENTION_POSITION;
-    const struct operands all = {6, {in[ATTENTION_Q], in[ATTENTION_K], in[ATTENTION_V],
-                                     position ? in[ATTENTION_POSITION] : in[ATTENTION_Q], out[ATTENTION_OUT], out[ATTENTION_LSE]}};
+    const struct operands all = {6,
+                                 {in[ATTENTION_Q], in[ATTENTION_K], in[ATTENTION_V],
+                                  position ? in[ATTENTION_POSITION] : in[ATTENTION_Q], out[ATTENTION_OUT],
+                                  out[ATTENTION_LSE]}};
     const int64_t batch = in[ATTENTION_Q].shape[0];
     const int64_t size = slice_size(&all, recorder->limits, batch);
     if (size == 0) return HK_ERROR_UNSUPPORTED;
@@ -149,13 +170,32 @@ static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *
     const struct push push = describe(step, q, k, v, g);
     const int64_t heads = q->shape[0] * q->shape[1], kv_heads = q->shape[0] * k->shape[1];
     const struct kernel kernels[] = {
-        {.shader = "attention_delta", .invocations = 64, .tile = 64, .rows = q->shape[2], .heads = heads,
+        {.shader = "attention_delta",
+         .invocations = 64,
+         .tile = 64,
+         .rows = q->shape[2],
+         .heads = heads,
          .flops = 2.0 * (double)(heads * q->shape[2] * q->shape[3]),
-         .count = 3, .first_output = 2, .bindings = {&o[B_OUT], g, delta}},
-        {.shader = variant->dq, .invocations = variant->invocations, .tile = variant->tile, .rows = q->shape[2], .heads = heads,
-         .flops = slice_flops(q, k, 3), .count = 7, .first_output = 6, .bindings = {q, k, v, g, lse, delta, &o[B_DQ]}},
-        {.shader = variant->dkv, .invocations = variant->invocations, .tile = variant->tile, .rows = k->shape[2], .heads = kv_heads,
-         .flops = slice_flops(q, k, 4), .count = 8, .first_output = 6,
+         .count = 3,
+         .first_output = 2,
+         .bindings = {&o[B_OUT], g, delta}},
+        {.shader = variant->dq,
+         .invocations = variant->invocations,
+         .tile = variant->tile,
+         .rows = q->shape[2],
+         .heads = heads,
+         .flops = slice_flops(q, k, 3),
+         .count = 7,
+         .first_output = 6,
+         .bindings = {q, k, v, g, lse, delta, &o[B_DQ]}},
+        {.shader = variant->dkv,
+         .invocations = variant->invocations,
+         .tile = variant->tile,
+         .rows = k->shape[2],
+         .heads = kv_heads,
+         .flops = slice_flops(q, k, 4),
+         .count = 8,
+         .first_output = 6,
          .bindings = {q, k, v, g, lse, delta, &o[B_DK], &o[B_DV]}},
     };
     hk_status status = HK_OK;
@@ -165,8 +205,9 @@ static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *
 
 hk_status hk_attention_backward_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     const struct hk_operand *in = step->inputs, *out = step->outputs;
-    struct operands all = {10, {in[ATTENTION_Q], in[ATTENTION_K], in[ATTENTION_V], in[BACKWARD_OUT], in[BACKWARD_LSE],
-                                in[BACKWARD_DOUT], out[BACKWARD_DQ], out[BACKWARD_DK], out[BACKWARD_DV], in[BACKWARD_LSE]}};
+    struct operands all = {10,
+                           {in[ATTENTION_Q], in[ATTENTION_K], in[ATTENTION_V], in[BACKWARD_OUT], in[BACKWARD_LSE],
+                            in[BACKWARD_DOUT], out[BACKWARD_DQ], out[BACKWARD_DK], out[BACKWARD_DV], in[BACKWARD_LSE]}};
     all.of[B_DELTA].buffer = step->scratch.buffer; /* shaped as lse */
     all.of[B_DELTA].offset = step->scratch.offset;
     const int64_t batch = in[ATTENTION_Q].shape[0];

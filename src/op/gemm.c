@@ -5,9 +5,8 @@
 
 /* One step of the perfect shuffle of 2 * VW floats; log2(VW) of them on VW vectors transpose. */
 #if VW == 16
-#define INTERLEAVE_LOW(a, b) \
-    __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define INTERLEAVE_HIGH(a, b) \
+#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define INTERLEAVE_HIGH(a, b)                                                                                          \
     __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
 #elif VW == 8
 #define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
@@ -31,9 +30,10 @@ static inline void transpose(vf *x) {
     }
 }
 
-/* At most VW vectors that are dense along k: transposed by VW x VW tiles. The lanes past width are stored as well; the next
-   row, or the next call, overwrites them. */
-static void pack_dense_inner(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer) {
+/* At most VW vectors that are dense along k: transposed by VW x VW tiles. The lanes past width are stored as well; the
+   next row, or the next call, overwrites them. */
+static void pack_dense_inner(float *target, int64_t pitch, const float *source, int64_t width, int64_t k,
+                             int64_t outer) {
     for (int64_t p = 0; p < k; p += VW) {
         vf x[VW];
         for (int i = 0; i < VW; i++) x[i] = v_load(source + HK_MIN(i, width - 1) * outer + p);
@@ -42,7 +42,8 @@ static void pack_dense_inner(float *target, int64_t pitch, const float *source, 
     }
 }
 
-static void pack_dense_outer(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t inner) {
+static void pack_dense_outer(float *target, int64_t pitch, const float *source, int64_t width, int64_t k,
+                             int64_t inner) {
     for (int64_t i = 0; i < width; i += VW)
         for (int64_t p = 0; p < k; p++) v_store(target + p * pitch + i, v_load(source + p * inner + i));
 }
@@ -75,7 +76,8 @@ static inline __attribute__((always_inline)) void store_sum(vf sum, const struct
 }
 
 /* A tile that is narrower, from sums [rows, pitch]. */
-static __attribute__((noinline)) void store_narrow(const float *sums, int64_t pitch, int rows, const struct tile_out *out) {
+static __attribute__((noinline)) void store_narrow(const float *sums, int64_t pitch, int rows,
+                                                   const struct tile_out *out) {
     for (int i = 0; i < rows; i++)
         for (int64_t j = 0; j < out->width; j++) {
             float *c = out->c + i * out->c_row + j;
@@ -117,28 +119,31 @@ static inline __attribute__((always_inline)) void tile(int rows, int vectors, in
 }
 
 typedef void tile_fn(int64_t k, const float *a, const float *b, const struct tile_out *out);
-#define TILE(rows, vectors) \
-    static void tile_##rows##_##vectors(int64_t k, const float *a, const float *b, const struct tile_out *out) { \
-        tile(rows, vectors, k, a, b, out); \
+#define TILE(rows, vectors)                                                                                            \
+    static void tile_##rows##_##vectors(int64_t k, const float *a, const float *b, const struct tile_out *out) {       \
+        tile(rows, vectors, k, a, b, out);                                                                             \
     }
 #define TILE_PAIR(rows) TILE(rows, 1) TILE(rows, 2)
-#define TILE_NAMES(rows) {tile_##rows##_1, tile_##rows##_2}
+#define TILE_NAMES(rows)                                                                                               \
+    { tile_##rows##_1, tile_##rows##_2 }
 
-TILE_PAIR(1) TILE_PAIR(2) TILE_PAIR(3) TILE_PAIR(4)
+TILE_PAIR(1)
+TILE_PAIR(2) TILE_PAIR(3) TILE_PAIR(4)
 #if GEMM_ROWS > 4
-TILE_PAIR(5) TILE_PAIR(6)
+    TILE_PAIR(5) TILE_PAIR(6)
 #endif
 #if GEMM_ROWS > 6
-TILE_PAIR(7) TILE_PAIR(8) TILE_PAIR(9) TILE_PAIR(10) TILE_PAIR(11) TILE_PAIR(12) TILE_PAIR(13) TILE_PAIR(14)
+        TILE_PAIR(7) TILE_PAIR(8) TILE_PAIR(9) TILE_PAIR(10) TILE_PAIR(11) TILE_PAIR(12) TILE_PAIR(13) TILE_PAIR(14)
 #endif
 
-static tile_fn *const tiles[GEMM_ROWS][2] = {
-    TILE_NAMES(1), TILE_NAMES(2), TILE_NAMES(3), TILE_NAMES(4),
+            static tile_fn *const tiles[GEMM_ROWS][2] = {
+                TILE_NAMES(1),  TILE_NAMES(2),  TILE_NAMES(3),  TILE_NAMES(4),
 #if GEMM_ROWS > 4
-    TILE_NAMES(5), TILE_NAMES(6),
+                TILE_NAMES(5),  TILE_NAMES(6),
 #endif
 #if GEMM_ROWS > 6
-    TILE_NAMES(7), TILE_NAMES(8), TILE_NAMES(9), TILE_NAMES(10), TILE_NAMES(11), TILE_NAMES(12), TILE_NAMES(13), TILE_NAMES(14),
+                TILE_NAMES(7),  TILE_NAMES(8),  TILE_NAMES(9),  TILE_NAMES(10),
+                TILE_NAMES(11), TILE_NAMES(12), TILE_NAMES(13), TILE_NAMES(14),
 #endif
 };
 
@@ -154,8 +159,9 @@ void CPU_NAME(gemm_tile)(int rows, int64_t width, int64_t k, const float *a, con
 static void pack_b(const struct gemm *g, float *packed, int64_t column, int64_t width, int64_t first, int64_t depth) {
     for (int64_t j = 0; j < width; j += GEMM_COLUMNS) {
         const int64_t strip = HK_MIN(width - j, GEMM_COLUMNS);
-        CPU_NAME(gemm_pack)(packed + j * depth, gemm_vectors(strip) * VW,
-                            g->b + (column + j) * g->b_column + first * g->b_row, strip, depth, g->b_column, g->b_row);
+        CPU_NAME(gemm_pack)
+        (packed + j * depth, gemm_vectors(strip) * VW, g->b + (column + j) * g->b_column + first * g->b_row, strip,
+         depth, g->b_column, g->b_row);
     }
 }
 
@@ -168,8 +174,9 @@ static void multiply_block(const struct gemm *g, const float *b, float *a, int64
         const int64_t row = s * g->m / strips, rows = (s + 1) * g->m / strips - row;
         CPU_NAME(gemm_pack)(a, rows, g->a + row * g->a_row + first * g->a_column, rows, depth, g->a_row, g->a_column);
         for (int64_t j = 0; j < width; j += GEMM_COLUMNS)
-            CPU_NAME(gemm_tile)((int)rows, HK_MIN(width - j, GEMM_COLUMNS), depth, a, b + j * depth,
-                                g->c + row * g->c_row + column + j, g->c_row, start, g->bias ? g->bias + column + j : NULL);
+            CPU_NAME(gemm_tile)
+            ((int)rows, HK_MIN(width - j, GEMM_COLUMNS), depth, a, b + j * depth, g->c + row * g->c_row + column + j,
+             g->c_row, start, g->bias ? g->bias + column + j : NULL);
     }
 }
 
@@ -210,7 +217,8 @@ void CPU_NAME(gemm_block)(const struct gemm *given, float *workspace) {
 
 #define FEW_DEPTH 8
 
-/* c [m, 0 .. n) += a [m, depth] b [depth, 0 .. n), b's rows dense: each piece of C is touched once per FEW_DEPTH rows of B. */
+/* c [m, 0 .. n) += a [m, depth] b [depth, 0 .. n), b's rows dense: each piece of C is touched once per FEW_DEPTH rows
+ * of B. */
 static inline __attribute__((always_inline)) void few_rows_of_b(const struct gemm *g, int64_t p, int depth) {
     for (int64_t j = 0; j < g->n; j += VW) {
         const int64_t n = HK_MIN(g->n - j, VW);

@@ -21,8 +21,8 @@
 #define GEMM_DEPTH 384
 #define GEMM_WIDTH (VW == 16 ? 384 : 256)
 
-/* What packing may write past its end: a strip is stored by VW whole vectors at a time. (It also reads up to a vector past
-   the source's end, for which CPU buffers have room.) */
+/* What packing may write past its end: a strip is stored by VW whole vectors at a time. (It also reads up to a vector
+   past the source's end, for which CPU buffers have room.) */
 #define GEMM_SLACK (VW * GEMM_COLUMNS)
 
 /* Floats that gemm_block needs as its workspace. */
@@ -38,8 +38,8 @@ struct gemm {
 };
 
 /* Packs a strip of `width` (<= GEMM_COLUMNS) vectors of length k, element (i, p) at source[i * outer + p * inner], as
-   target[p * pitch + i]; pitch >= width, and what lies between is undefined. outer or inner is 1. Writes up to GEMM_SLACK
-   floats past k * pitch. */
+   target[p * pitch + i]; pitch >= width, and what lies between is undefined. outer or inner is 1. Writes up to
+   GEMM_SLACK floats past k * pitch. */
 void CPU_NAME(gemm_pack)(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
                          int64_t inner);
 
@@ -48,17 +48,17 @@ static inline int gemm_vectors(int64_t width) { return width > VW ? 2 : 1; }
 
 enum gemm_start { GEMM_SET, GEMM_ADD };
 
-/* C [rows, width] (+)= A B with A packed (pitch = rows <= GEMM_ROWS) and B packed (pitch = VW * gemm_vectors(width)). GEMM_SET
-   adds the bias [width], if any. */
+/* C [rows, width] (+)= A B with A packed (pitch = rows <= GEMM_ROWS) and B packed (pitch = VW * gemm_vectors(width)).
+   GEMM_SET adds the bias [width], if any. */
 void CPU_NAME(gemm_tile)(int rows, int64_t width, int64_t k, const float *a, const float *b, float *c, int64_t c_row,
                          enum gemm_start start, const float *bias);
 
-/* All of g, any m, n and k (0 too), with GEMM_WORKSPACE floats, 64-byte aligned. Each element of C is summed in an order that
-   depends on k alone, so a product may be cut along m and n at will. */
+/* All of g, any m, n and k (0 too), with GEMM_WORKSPACE floats, 64-byte aligned. Each element of C is summed in an
+   order that depends on k alone, so a product may be cut along m and n at will. */
 void CPU_NAME(gemm_block)(const struct gemm *g, float *workspace);
 
-/* For few rows (m <= GEMM_FEW), where reading B once is all the work: no packing. A's rows and either B's rows or its columns
-   are dense. */
+/* For few rows (m <= GEMM_FEW), where reading B once is all the work: no packing. A's rows and either B's rows or its
+   columns are dense. */
 #define GEMM_FEW 4
 void CPU_NAME(gemm_few)(const struct gemm *g);
 

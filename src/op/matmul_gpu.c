@@ -1,5 +1,5 @@
-/* How matmul is laid out for a GPU: the product is cut until every operand fits a binding, then a row of a table picks the
-   kernel. */
+/* How matmul is laid out for a GPU: the product is cut until every operand fits a binding, then a row of a table picks
+   the kernel. */
 #ifndef HK_ISA_NAME
 #include "op/gpu.h"
 #include "op/matmul.h"
@@ -26,9 +26,9 @@ struct product {
 /* A kernel and when it is the one: the first row that fits. */
 struct kernel {
     const char *shader;
-    bool software;        /* for devices that are processors in disguise, and only for those */
-    int64_t most_m;       /* rows of c; 0: any */
-    bool fill;            /* only where there are enough tiles for all processors */
+    bool software;  /* for devices that are processors in disguise, and only for those */
+    int64_t most_m; /* rows of c; 0: any */
+    bool fill;      /* only where there are enough tiles for all processors */
     int64_t tile_m, tile_n;
     uint32_t invocations; /* 0: the subgroup's size, and tile_n columns for each of them */
     uint32_t spec[5];     /* constants from 5 on */
@@ -57,7 +57,8 @@ static const struct kernel *choose(const struct product *p, const struct hk_limi
     for (; kernel < last; kernel++) {
         if (kernel->software != limits->software) continue;
         if (kernel->most_m && p->size[M] > kernel->most_m) continue;
-        const int64_t tiles = divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
+        const int64_t tiles =
+            divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
         if (!kernel->fill || tiles >= limits->processors) break;
     }
     return kernel;
@@ -87,11 +88,20 @@ static struct push describe(const struct product *p) {
     /* the batch has two dimensions for the kernels: those that are not there have size 1 */
     const int inner = p->batch_rank > 0 ? BATCH + p->batch_rank - 1 : BATCH, outer = p->batch_rank > 1 ? BATCH : inner;
     return (struct push){
-        .m = (uint32_t)p->size[M], .n = (uint32_t)p->size[N], .k = (uint32_t)p->size[K],
-        .a_row = stride(p, A, M), .a_column = stride(p, A, K),
-        .b_row = stride(p, B, K), .b_column = stride(p, B, N), .c_row = stride(p, C, M),
-        .a_outer = stride(p, A, outer), .b_outer = stride(p, B, outer), .c_outer = stride(p, C, outer),
-        .a_inner = stride(p, A, inner), .b_inner = stride(p, B, inner), .c_inner = stride(p, C, inner),
+        .m = (uint32_t)p->size[M],
+        .n = (uint32_t)p->size[N],
+        .k = (uint32_t)p->size[K],
+        .a_row = stride(p, A, M),
+        .a_column = stride(p, A, K),
+        .b_row = stride(p, B, K),
+        .b_column = stride(p, B, N),
+        .c_row = stride(p, C, M),
+        .a_outer = stride(p, A, outer),
+        .b_outer = stride(p, B, outer),
+        .c_outer = stride(p, C, outer),
+        .a_inner = stride(p, A, inner),
+        .b_inner = stride(p, B, inner),
+        .c_inner = stride(p, C, inner),
         .inner = p->batch_rank > 0 ? (uint32_t)p->size[inner] : 1,
     };
 }
@@ -110,11 +120,12 @@ static hk_status record(const struct product *p, struct hk_recorder *recorder) {
     push.tiles_m = (uint32_t)divide_up(p->size[M], kernel->tile_m);
     push.tiles_n = (uint32_t)divide_up(p->size[N], tile_n);
     push.groups = push.tiles_m * push.tiles_n * (uint32_t)batch_items(p);
-    struct hk_dispatch d = {
-        .shader = kernel->shader,
-        .spec = {invocations, push.a_column == 1 || push.k == 1, push.b_column == 1 || push.n == 1, p->bias, p->accumulate},
-        .n_spec = 5 + (int)HK_LENGTH(kernel->spec),
-        .flops = 2.0 * (double)p->size[M] * (double)p->size[N] * (double)p->size[K] * (double)batch_items(p)};
+    struct hk_dispatch d = {.shader = kernel->shader,
+                            .spec = {invocations, push.a_column == 1 || push.k == 1, push.b_column == 1 || push.n == 1,
+                                     p->bias, p->accumulate},
+                            .n_spec = 5 + (int)HK_LENGTH(kernel->spec),
+                            .flops = 2.0 * (double)p->size[M] * (double)p->size[N] * (double)p->size[K] *
+                                     (double)batch_items(p)};
     memcpy(d.spec + 5, kernel->spec, sizeof kernel->spec);
     HK_PUSH(&d, push);
     bind(&d, p, A, HK_READ);
@@ -131,8 +142,7 @@ static hk_status record(const struct product *p, struct hk_recorder *recorder) {
 static struct product window(const struct product *p, int axis, int64_t begin, int64_t size) {
     struct product part = *p;
     part.size[axis] = size;
-    for (int s = 0; s < SIDES; s++)
-        part.side[s].offset += (uint64_t)(begin * p->side[s].stride[axis]) * sizeof(float);
+    for (int s = 0; s < SIDES; s++) part.side[s].offset += (uint64_t)(begin * p->side[s].stride[axis]) * sizeof(float);
     if (axis == K && begin > 0) part.accumulate = true, part.bias = false;
     return part;
 }
