@@ -92,7 +92,7 @@ static bool read_range(const struct hk_safetensors *file, size_t data_start, con
 
 static bool read_entry(const struct hk_safetensors *file, size_t data_start, const cJSON *item,
                        struct hk_safetensors_entry *entry) {
-    int64_t elements;
+    int64_t elements = 0;
     entry->name = item->string;
     if (!cJSON_IsObject(item)) return fail("%.128s is not described by an object", entry->name);
     return read_dtype(entry->name, cJSON_GetObjectItemCaseSensitive(item, "dtype"), &entry->dtype) &&
@@ -183,7 +183,7 @@ static bool read_entries(struct hk_safetensors *file, size_t data_start) {
 
 static struct hk_safetensors *parse(const void *data, size_t bytes, bool mapped) {
     struct hk_safetensors *file = calloc(1, sizeof *file);
-    size_t data_start;
+    size_t data_start = 0;
     if (!file) {
         if (mapped) munmap((void *)(uintptr_t)data, bytes);
         hk_fail(HK_ERROR_OUT_OF_MEMORY, "safetensors: no memory");
