@@ -1,5 +1,5 @@
-// to = from, any dtypes and strides. Where the elements of `to` are smaller than a word, `to` is dense and each invocation makes
-// a whole word; of words at its ends only the bits that are its own. src/op/copy.c
+// to = from, any dtypes and strides. Where the elements of `to` are smaller than a word, `to` is dense and each
+// invocation makes a whole word; of words at its ends only the bits that are its own. src/op/copy.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"

@@ -1,5 +1,5 @@
-// Functions that GLSL lacks, or that Vulkan promises too little of (sin and cos to 2^-11, log near 1 to 2^-21). The same
-// formulas as src/cpu/simd.h. NaN gives NaN.
+// Functions that GLSL lacks, or that Vulkan promises too little of (sin and cos to 2^-11, log near 1 to 2^-21). The
+// same formulas as src/cpu/simd.h. NaN gives NaN.
 
 #define INFINITY uintBitsToFloat(0x7f800000u)
 #define NOT_A_NUMBER uintBitsToFloat(0x7fc00000u)
@@ -45,7 +45,8 @@ float tanh_accurate(float x) {
     const float a = abs(x);
     if (a < 0.625) {
         const float z = x * x;
-        return x + x * z * (-3.33332819422e-1 + z * (1.33314422036e-1 + z * (-5.37397155531e-2 + z * (2.06390887954e-2 - z * 5.70498872745e-3))));
+        const float p = -5.37397155531e-2 + z * (2.06390887954e-2 - z * 5.70498872745e-3);
+        return x + x * z * (-3.33332819422e-1 + z * (1.33314422036e-1 + z * p));
     }
     const float t = exp(-2.0 * a); // never overflows
     const float y = (1.0 - t) / (1.0 + t);
@@ -55,8 +56,9 @@ float tanh_accurate(float x) {
 // e^(z^2) erfc(z) for z >= 0, to 3e-8 relative on [0, 10]
 float erfc_scaled(float z) {
     const float t = 1.0 / (1.0 + 0.4 * z);
-    return t * (0.2257168574 + t * (0.2247486653 + t * (0.216689386 + t * (0.1210599825 + t * (0.2979731946 + t * (-0.3343118762 +
-           t * (0.6093421803 + t * (-0.5465026178 + t * (0.2187853561 - t * 0.03350112687)))))))));
+    const float p = -0.3343118762 + t * (0.6093421803 + t * (-0.5465026178 + t * (0.2187853561 - t * 0.03350112687)));
+    const float q = 0.216689386 + t * (0.1210599825 + t * (0.2979731946 + t * p));
+    return t * (0.2257168574 + t * (0.2247486653 + t * q));
 }
 
 // The normal distribution function; gauss becomes e^(-x^2 / 2).
@@ -78,7 +80,8 @@ float sin_quarter(float x, int quarter) {
     const int q = int(n) + quarter;
     const float z = r * r;
     const float s = r + r * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4));
-    const float c = 1.0 - 0.5 * z + z * z * (4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5));
+    const float p = 4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5);
+    const float c = 1.0 - 0.5 * z + z * z * p;
     const float y = (q & 1) != 0 ? c : s;
     return (q & 2) != 0 ? -y : y;
 }

@@ -1,5 +1,5 @@
-// Uniform or normal random numbers, or dropout y = x * b where a uniform number is at least a, else 0. An invocation makes the
-// four elements of one Philox block. src/op/random.c
+// Uniform or normal random numbers, or dropout y = x * b where a uniform number is at least a, else 0. An invocation
+// makes the four elements of one Philox block. src/op/random.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"

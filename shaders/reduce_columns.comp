@@ -1,5 +1,6 @@
-// Sums or maxima over pieces of the rows of dense matrices: x [a, rows, columns] -> y [a, pieces, columns]. A workgroup has WIDTH
-// columns; its invocations of one column each take every (workgroup / WIDTH)-th row of a piece. src/op/reduce.c
+// Sums or maxima over pieces of the rows of dense matrices: x [a, rows, columns] -> y [a, pieces, columns]. A workgroup
+// has WIDTH columns; its invocations of one column each take every (workgroup / WIDTH)-th row of a piece.
+// src/op/reduce.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -33,7 +34,8 @@ void main() {
     const uint column = block * WIDTH + me % WIDTH, end = min((piece + 1) * p.piece, p.rows);
     float value = KIND == SUM ? 0.0 : uintBitsToFloat(0xff800000u);
     if (column < p.columns)
-        for (uint r = piece * p.piece + lane; r < end; r += lanes) value = join(value, x[p.base_x + (a * p.rows + r) * p.columns + column]);
+        for (uint r = piece * p.piece + lane; r < end; r += lanes)
+            value = join(value, x[p.base_x + (a * p.rows + r) * p.columns + column]);
     values[me] = value;
     for (uint n = lanes / 2; n > 0; n /= 2) {
         barrier();
@@ -41,5 +43,6 @@ void main() {
         value = join(value, values[me + n * WIDTH]);
         values[me] = value;
     }
-    if (lane == 0 && column < p.columns) y[p.base_y + (a * p.pieces + piece) * p.columns + column] = KIND == SUM ? value * p.scale : value;
+    if (lane == 0 && column < p.columns)
+        y[p.base_y + (a * p.pieces + piece) * p.columns + column] = KIND == SUM ? value * p.scale : value;
 }

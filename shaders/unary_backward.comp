@@ -1,5 +1,5 @@
-// dx = f'(x) dy elementwise on strided operands, where x is the op's input, or its output for exp, sqrt, rsqrt, tanh, sigmoid
-// and relu. src/op/unary.c
+// dx = f'(x) dy elementwise on strided operands, where x is the op's input, or its output for exp, sqrt, rsqrt, tanh,
+// sigmoid and relu. src/op/unary.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"

@@ -17,16 +17,20 @@ static uint32_t random_bits(const double *rng, int64_t element, uint32_t stream)
     }
     return counter[element % 4];
 }
-static double unit(const double *rng, int64_t element, uint32_t stream) { return (random_bits(rng, element, stream) >> 8) / 16777216.0; }
+static double unit(const double *rng, int64_t element, uint32_t stream) {
+    return (random_bits(rng, element, stream) >> 8) / 16777216.0;
+}
 
-#define BUILD(name, expression) \
-    static struct hk_value *name(struct hk_graph *graph, struct hk_value *const *in) { \
-        (void)graph; \
-        return expression; \
+#define BUILD(name, expression)                                                                                        \
+    static struct hk_value *name(struct hk_graph *graph, struct hk_value *const *in) {                                 \
+        (void)graph;                                                                                                   \
+        return expression;                                                                                             \
     }
 #define REFERENCE(name) static void name(const struct hk_case *c, const double *const *in, double *out)
-#define RNG {HK_I32, HK_SHAPE(4), -2e9f, 2e9f}
-#define SET(op) const struct hk_case_set hk_cases_##op = {op##_cases, COUNT(op##_cases), op##_refusals, COUNT(op##_refusals)};
+#define RNG                                                                                                            \
+    { HK_I32, HK_SHAPE(4), -2e9f, 2e9f }
+#define SET(op)                                                                                                        \
+    const struct hk_case_set hk_cases_##op = {op##_cases, COUNT(op##_cases), op##_refusals, COUNT(op##_refusals)};
 
 BUILD(uniform_unit, hk_random_uniform(in[0], HK_SHAPE(3, 5, 37), 0, 1))
 BUILD(uniform_range, hk_random_uniform(in[0], HK_SHAPE(4099), -2, 3))
@@ -71,7 +75,8 @@ REFERENCE(normal_of) {
         out[i] = 1 + 0.5 * sqrt(-2 * log(1 - u)) * (i % 2 ? sin(angle) : cos(angle));
     }
 }
-static const struct hk_case random_normal_cases[] = {{"mean and deviation", {RNG}, 1, normal, normal_of, .tolerance = 1}};
+static const struct hk_case random_normal_cases[] = {
+    {"mean and deviation", {RNG}, 1, normal, normal_of, .tolerance = 1}};
 static const struct hk_refusal random_normal_refusals[] = {
     {"rng too short", {{HK_I32, HK_SHAPE(3), 0, 9}}, 1, normal, "random_normal: rng must be i32 [4], it is i32 [3]"}};
 SET(random_normal)
@@ -89,10 +94,20 @@ REFERENCE(dropout_none_of) {
 }
 static const struct hk_case dropout_cases[] = {
     {"odd sizes", {{.shape = HK_SHAPE(3, 5, 37)}, RNG}, 2, dropout, dropout_of, .gradient = true, .exact = true},
-    {"probability 0", {{.shape = HK_SHAPE(67)}, RNG}, 2, dropout_none, dropout_none_of, .gradient = true, .exact = true},
+    {"probability 0",
+     {{.shape = HK_SHAPE(67)}, RNG},
+     2,
+     dropout_none,
+     dropout_none_of,
+     .gradient = true,
+     .exact = true},
     {"many workgroups", {{.shape = HK_SHAPE(3, 4099)}, RNG}, 2, dropout, dropout_of, .exact = true},
     {"nothing", {{.shape = HK_SHAPE(0)}, RNG}, 2, dropout, .gradient = true},
 };
 static const struct hk_refusal dropout_refusals[] = {
-    {"all of it", {{.shape = HK_SHAPE(3)}, RNG}, 2, dropout_all, "dropout: the probability is 1, it must be at least 0 and below 1"}};
+    {"all of it",
+     {{.shape = HK_SHAPE(3)}, RNG},
+     2,
+     dropout_all,
+     "dropout: the probability is 1, it must be at least 0 and below 1"}};
 SET(dropout)

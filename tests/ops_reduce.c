@@ -44,18 +44,18 @@ static void reduce(const struct hk_case *c, const double *x, double *out, struct
 }
 
 /* Builders and references of all four ops over one set of axes. */
-#define WAY(id, keepdims, ...) \
-    WAY_OF(sum, SUM, id, keepdims, __VA_ARGS__) \
-    WAY_OF(mean, MEAN, id, keepdims, __VA_ARGS__) \
-    WAY_OF(max, MAX, id, keepdims, __VA_ARGS__) \
+#define WAY(id, keepdims, ...)                                                                                         \
+    WAY_OF(sum, SUM, id, keepdims, __VA_ARGS__)                                                                        \
+    WAY_OF(mean, MEAN, id, keepdims, __VA_ARGS__)                                                                      \
+    WAY_OF(max, MAX, id, keepdims, __VA_ARGS__)                                                                        \
     WAY_OF(argmax, ARGMAX, id, keepdims, __VA_ARGS__)
-#define WAY_OF(op, kind, id, keepdims, ...) \
-    static struct hk_value *op##_##id(struct hk_graph *graph, struct hk_value *const *in) { \
-        (void)graph; \
-        return hk_##op(in[0], __VA_ARGS__, keepdims); \
-    } \
-    static void op##_##id##_of(const struct hk_case *c, const double *const *in, double *out) { \
-        reduce(c, in[0], out, __VA_ARGS__, kind); \
+#define WAY_OF(op, kind, id, keepdims, ...)                                                                            \
+    static struct hk_value *op##_##id(struct hk_graph *graph, struct hk_value *const *in) {                            \
+        (void)graph;                                                                                                   \
+        return hk_##op(in[0], __VA_ARGS__, keepdims);                                                                  \
+    }                                                                                                                  \
+    static void op##_##id##_of(const struct hk_case *c, const double *const *in, double *out) {                        \
+        reduce(c, in[0], out, __VA_ARGS__, kind);                                                                      \
     }
 WAY(last, false, HK_AXES(-1))
 WAY(first, true, HK_AXES(0))
@@ -64,34 +64,47 @@ WAY(outer, true, HK_AXES(0, 2))
 WAY(all, false, HK_ALL_AXES)
 WAY(three, true, HK_AXES(0, 2, -1))
 
-#define CASE(text, op, id, g, ...) \
-    {.name = text, .inputs = {{.shape = __VA_ARGS__}}, .n_inputs = 1, .build = op##_##id, .reference = op##_##id##_of, .gradient = g}
-#define COMMON(op, g) \
-    CASE("last axis", op, last, g, HK_SHAPE(3, 5, 37)), CASE("first axis", op, first, g, HK_SHAPE(3, 5, 37)), \
-    CASE("middle axis", op, middle, g, HK_SHAPE(3, 5, 37)), CASE("axes apart", op, outer, g, HK_SHAPE(3, 5, 37)), \
-    CASE("all", op, all, g, HK_SHAPE(3, 5, 37)), CASE("a scalar", op, all, g, {0}), \
-    CASE("rank 6", op, three, g, HK_SHAPE(2, 3, 2, 5, 1, 3)), CASE("one row", op, last, g, HK_SHAPE(1, 700)), \
-    CASE("many rows, a second pass", op, first, false, HK_SHAPE(1300, 70)), \
-    CASE("many narrow rows", op, first, false, HK_SHAPE(9000, 3)), \
-    CASE("long, a second pass", op, last, false, HK_SHAPE(2, 40007)), \
-    CASE("many short rows", op, last, false, HK_SHAPE(3001, 3)), \
-    CASE("size 1", op, middle, g, HK_SHAPE(4, 1, 5)), CASE("no results", op, middle, g, HK_SHAPE(0, 4, 5))
+#define CASE(text, op, id, g, ...)                                                                                     \
+    {                                                                                                                  \
+        .name = text, .inputs = {{.shape = __VA_ARGS__}}, .n_inputs = 1, .build = op##_##id,                           \
+        .reference = op##_##id##_of, .gradient = g                                                                     \
+    }
+#define COMMON(op, g)                                                                                                  \
+    CASE("last axis", op, last, g, HK_SHAPE(3, 5, 37)), CASE("first axis", op, first, g, HK_SHAPE(3, 5, 37)),          \
+        CASE("middle axis", op, middle, g, HK_SHAPE(3, 5, 37)), CASE("axes apart", op, outer, g, HK_SHAPE(3, 5, 37)),  \
+        CASE("all", op, all, g, HK_SHAPE(3, 5, 37)), CASE("a scalar", op, all, g, {0}),                                \
+        CASE("rank 6", op, three, g, HK_SHAPE(2, 3, 2, 5, 1, 3)), CASE("one row", op, last, g, HK_SHAPE(1, 700)),      \
+        CASE("many rows, a second pass", op, first, false, HK_SHAPE(1300, 70)),                                        \
+        CASE("many narrow rows", op, first, false, HK_SHAPE(9000, 3)),                                                 \
+        CASE("long, a second pass", op, last, false, HK_SHAPE(2, 40007)),                                              \
+        CASE("many short rows", op, last, false, HK_SHAPE(3001, 3)), CASE("size 1", op, middle, g, HK_SHAPE(4, 1, 5)), \
+        CASE("no results", op, middle, g, HK_SHAPE(0, 4, 5))
 
 static const struct hk_case sum_cases[] = {
     COMMON(sum, true),
     CASE("of nothing", sum, middle, true, HK_SHAPE(3, 0, 5)),
     /* terms of one sign: 1e-4 of such a sum is 100 times what a plain loop would miss, so the tolerance is tightened */
-    {.name = "a million terms", .inputs = {{.shape = HK_SHAPE(1000003), .low = 0.5f, .high = 1.5f}}, .n_inputs = 1, .build = sum_all,
-     .reference = sum_all_of, .tolerance = 0.01},
-    {.name = "columns of a hundred thousand terms", .inputs = {{.shape = HK_SHAPE(100003, 5), .low = 0.5f, .high = 1.5f}}, .n_inputs = 1,
-     .build = sum_first, .reference = sum_first_of, .tolerance = 0.01},
+    {.name = "a million terms",
+     .inputs = {{.shape = HK_SHAPE(1000003), .low = 0.5f, .high = 1.5f}},
+     .n_inputs = 1,
+     .build = sum_all,
+     .reference = sum_all_of,
+     .tolerance = 0.01},
+    {.name = "columns of a hundred thousand terms",
+     .inputs = {{.shape = HK_SHAPE(100003, 5), .low = 0.5f, .high = 1.5f}},
+     .n_inputs = 1,
+     .build = sum_first,
+     .reference = sum_first_of,
+     .tolerance = 0.01},
 };
-static const struct hk_case mean_cases[] = {COMMON(mean, true), CASE("of nothing", mean, middle, false, HK_SHAPE(3, 0, 5))};
+static const struct hk_case mean_cases[] = {COMMON(mean, true),
+                                            CASE("of nothing", mean, middle, false, HK_SHAPE(3, 0, 5))};
 
 /* Equal maxima: no finite differences there, but the gradient of exactly tied inputs as torch.amax has it. */
 static struct hk_value *max_tied_gradient(struct hk_graph *graph, struct hk_value *const *in) {
     struct hk_value *x = hk_cast(in[0], HK_F32), *dx = NULL;
-    struct hk_value *loss = hk_sum(hk_mul(hk_max(x, HK_AXES(0, 2), false), hk_arange(graph, HK_F32, 3, 1, 1)), HK_ALL_AXES, false);
+    struct hk_value *loss =
+        hk_sum(hk_mul(hk_max(x, HK_AXES(0, 2), false), hk_arange(graph, HK_F32, 3, 1, 1)), HK_ALL_AXES, false);
     hk_gradients(loss, &x, 1, &dx);
     return dx;
 }
@@ -111,7 +124,10 @@ static void max_tied_gradient_of(const struct hk_case *c, const double *const *i
 }
 static const struct hk_case max_cases[] = {
     COMMON(max, true),
-    {.name = "gradient of ties", .inputs = {{HK_I32, HK_SHAPE(4, 3, 5), 0, 3}}, .n_inputs = 1, .build = max_tied_gradient,
+    {.name = "gradient of ties",
+     .inputs = {{HK_I32, HK_SHAPE(4, 3, 5), 0, 3}},
+     .n_inputs = 1,
+     .build = max_tied_gradient,
      .reference = max_tied_gradient_of},
 };
 
@@ -124,8 +140,12 @@ static void argmax_tied_of(const struct hk_case *c, const double *const *in, dou
 }
 static const struct hk_case argmax_cases[] = {
     COMMON(argmax, false),
-    {.name = "the first of equals", .inputs = {{HK_I32, HK_SHAPE(7, 5, 101), 0, 3}}, .n_inputs = 1, .build = argmax_tied,
-     .reference = argmax_tied_of, .exact = true},
+    {.name = "the first of equals",
+     .inputs = {{HK_I32, HK_SHAPE(7, 5, 101), 0, 3}},
+     .n_inputs = 1,
+     .build = argmax_tied,
+     .reference = argmax_tied_of,
+     .exact = true},
 };
 
 static struct hk_value *sum_far(struct hk_graph *graph, struct hk_value *const *in) {
@@ -141,11 +161,15 @@ static const struct hk_refusal sum_refusals[] = {
     {"an axis out of range", X(HK_SHAPE(3, 4)), sum_far, "sum: axis 2 is out of range for [3, 4]"},
     {"integers", {{HK_I32, HK_SHAPE(3), 0, 2}}, 1, sum_all, "sum: x must be f32, it is i32"},
 };
-static const struct hk_refusal mean_refusals[] = {{"an axis twice", X(HK_SHAPE(3, 4)), mean_twice, "mean: axis -2 is given twice"}};
-static const struct hk_refusal max_refusals[] = {{"of nothing", X(HK_SHAPE(3, 0)), max_last, "max: no elements to take it of: x is [3, 0]"}};
-static const struct hk_refusal argmax_refusals[] = {{"of nothing", X(HK_SHAPE(0)), argmax_all, "argmax: no elements to take it of"}};
+static const struct hk_refusal mean_refusals[] = {
+    {"an axis twice", X(HK_SHAPE(3, 4)), mean_twice, "mean: axis -2 is given twice"}};
+static const struct hk_refusal max_refusals[] = {
+    {"of nothing", X(HK_SHAPE(3, 0)), max_last, "max: no elements to take it of: x is [3, 0]"}};
+static const struct hk_refusal argmax_refusals[] = {
+    {"of nothing", X(HK_SHAPE(0)), argmax_all, "argmax: no elements to take it of"}};
 
-#define SET(op) const struct hk_case_set hk_cases_##op = {op##_cases, COUNT(op##_cases), op##_refusals, COUNT(op##_refusals)};
+#define SET(op)                                                                                                        \
+    const struct hk_case_set hk_cases_##op = {op##_cases, COUNT(op##_cases), op##_refusals, COUNT(op##_refusals)};
 SET(sum)
 SET(mean)
 SET(max)

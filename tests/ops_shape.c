@@ -4,14 +4,16 @@
 #include <math.h>
 #include <string.h>
 
-#define BUILD(name, expression) \
-    static struct hk_value *name(struct hk_graph *graph, struct hk_value *const *in) { \
-        (void)graph, (void)in; \
-        return expression; \
+#define BUILD(name, expression)                                                                                        \
+    static struct hk_value *name(struct hk_graph *graph, struct hk_value *const *in) {                                 \
+        (void)graph, (void)in;                                                                                         \
+        return expression;                                                                                             \
     }
 #define REFERENCE(name) static void name(const struct hk_case *c, const double *const *in, double *out)
-#define F(...) {.shape = __VA_ARGS__}
-#define SET(op) const struct hk_case_set hk_cases_##op = {op##_cases, COUNT(op##_cases), op##_refusals, COUNT(op##_refusals)};
+#define F(...)                                                                                                         \
+    { .shape = __VA_ARGS__ }
+#define SET(op)                                                                                                        \
+    const struct hk_case_set hk_cases_##op = {op##_cases, COUNT(op##_cases), op##_refusals, COUNT(op##_refusals)};
 
 REFERENCE(same_of) { memcpy(out, in[0], (size_t)test_elements(c->inputs[0].shape) * sizeof *out); }
 
@@ -40,7 +42,8 @@ BUILD(reshape_flat, hk_reshape(in[0], HK_SHAPE(-1)))
 BUILD(reshape_split, hk_reshape(in[0], HK_SHAPE(2, 3, 5, -1)))
 BUILD(reshape_transposed, hk_reshape(hk_transpose(in[0]), HK_SHAPE(-1, 3)))
 BUILD(reshape_with_ones, hk_reshape(in[0], HK_SHAPE(1, 6, 1, 35, 1)))
-BUILD(reshape_heads, hk_reshape(hk_permute(hk_reshape(in[0], HK_SHAPE(2, 3, 4, 5)), HK_AXES(0, 2, 1, 3)), HK_SHAPE(8, 3, 5)))
+BUILD(reshape_heads,
+      hk_reshape(hk_permute(hk_reshape(in[0], HK_SHAPE(2, 3, 4, 5)), HK_AXES(0, 2, 1, 3)), HK_SHAPE(8, 3, 5)))
 BUILD(reshape_scalar, hk_reshape(in[0], HK_SCALAR))
 BUILD(reshape_broadcast, hk_reshape(hk_broadcast_to(in[0], HK_SHAPE(3, 4)), HK_SHAPE(2, 6)))
 BUILD(reshape_nothing, hk_reshape(in[0], HK_SHAPE(0, 7)))
@@ -57,7 +60,13 @@ REFERENCE(repeated_of) {
 static const struct hk_case reshape_cases[] = {
     {"to one dimension", {F(HK_SHAPE(3, 5, 7))}, 1, reshape_flat, same_of, .gradient = true, .exact = true},
     {"a size left open", {F(HK_SHAPE(6, 35))}, 1, reshape_split, same_of, .gradient = true, .exact = true},
-    {"of a transposed value", {F(HK_SHAPE(6, 35))}, 1, reshape_transposed, exchange_0_1_of, .gradient = true, .exact = true},
+    {"of a transposed value",
+     {F(HK_SHAPE(6, 35))},
+     1,
+     reshape_transposed,
+     exchange_0_1_of,
+     .gradient = true,
+     .exact = true},
     {"ones in between", {F(HK_SHAPE(2, 3, 5, 7))}, 1, reshape_with_ones, same_of, .gradient = true, .exact = true},
     {"views over views", {F(HK_SHAPE(6, 20))}, 1, reshape_heads, heads_of, .gradient = true, .exact = true},
     {"a scalar", {F(HK_SHAPE(1, 1))}, 1, reshape_scalar, same_of, .gradient = true, .exact = true},
@@ -111,7 +120,11 @@ static const struct hk_case broadcast_to_cases[] = {
 };
 static const struct hk_refusal broadcast_to_refusals[] = {
     {"another size", {F(HK_SHAPE(2, 5))}, 1, broadcast_all, "broadcast_to: [2, 5] does not broadcast to [4, 3, 5]"},
-    {"fewer dimensions", {F(HK_SHAPE(1, 2, 33))}, 1, broadcast_scalar, "broadcast_to: [1, 2, 33] does not broadcast to [2, 33]"},
+    {"fewer dimensions",
+     {F(HK_SHAPE(1, 2, 33))},
+     1,
+     broadcast_scalar,
+     "broadcast_to: [1, 2, 33] does not broadcast to [2, 33]"},
 };
 SET(broadcast_to)
 
@@ -120,9 +133,11 @@ SET(broadcast_to)
 BUILD(slice_steps, hk_slice(hk_slice(in[0], 1, 1, 4, 1), 2, 0, 9, 2))
 BUILD(slice_end, hk_slice(in[0], -1, -3, 9, 1))
 BUILD(slice_nothing, hk_slice(in[0], 0, 1, 1, 1))
-BUILD(slice_thirds, hk_mul(hk_slice(in[0], -1, 0, 11, 1), hk_add(hk_slice(in[0], -1, 22, 33, 1), hk_slice(in[0], -1, 11, 22, 1))))
+BUILD(slice_thirds,
+      hk_mul(hk_slice(in[0], -1, 0, 11, 1), hk_add(hk_slice(in[0], -1, 22, 33, 1), hk_slice(in[0], -1, 11, 22, 1))))
 BUILD(slice_overlap, hk_mul(hk_slice(in[0], -1, 0, 22, 1), hk_slice(in[0], -1, 11, 33, 1)))
-BUILD(slice_halves_and_all, hk_add(hk_mul(hk_slice(in[0], 1, 0, 16, 1), hk_slice(in[0], 1, 16, 32, 1)), hk_sum(hk_square(in[0]), HK_AXES(1), true)))
+BUILD(slice_halves_and_all, hk_add(hk_mul(hk_slice(in[0], 1, 0, 16, 1), hk_slice(in[0], 1, 16, 32, 1)),
+                                   hk_sum(hk_square(in[0]), HK_AXES(1), true)))
 BUILD(slice_far, hk_slice(in[0], 1, 2, 9, 1))
 REFERENCE(steps_of) {
     (void)c;
@@ -145,7 +160,11 @@ static const struct hk_case slice_cases[] = {
     {"nothing", {F(HK_SHAPE(4, 3))}, 1, slice_nothing, .gradient = true},
 };
 static const struct hk_refusal slice_refusals[] = {
-    {"beyond the end", {F(HK_SHAPE(3, 4))}, 1, slice_far, "slice: 2 to 9 in steps of 1 is out of range for axis 1 of [3, 4]"},
+    {"beyond the end",
+     {F(HK_SHAPE(3, 4))},
+     1,
+     slice_far,
+     "slice: 2 to 9 in steps of 1 is out of range for axis 1 of [3, 4]"},
 };
 SET(slice)
 static const struct hk_case slice_backward_cases[] = {
@@ -182,17 +201,51 @@ REFERENCE(concat_last_of) {
     }
 }
 static const struct hk_case concat_cases[] = {
-    {"three in the middle", {F(HK_SHAPE(2, 3, 5)), F(HK_SHAPE(2, 4, 5)), F(HK_SHAPE(2, 1, 5))}, 3, concat_middle, concat_middle_of,
-     .gradient = true, .exact = true},
-    {"the last axis", {F(HK_SHAPE(67, 33)), F(HK_SHAPE(67, 31))}, 2, concat_last, concat_last_of, .gradient = true, .exact = true},
-    {"one is empty", {F(HK_SHAPE(3, 0)), F(HK_SHAPE(3, 5))}, 2, concat_last, concat_last_of, .gradient = true, .exact = true},
-    {"integers", {{HK_I32, HK_SHAPE(3, 4), -9, 9}, {HK_I32, HK_SHAPE(3, 5), -9, 9}}, 2, concat_last, concat_last_of, .exact = true},
-    {"bytes, words shared", {{HK_I32, HK_SHAPE(7, 3), 0, 256}, {HK_I32, HK_SHAPE(7, 6), 0, 256}}, 2, concat_bytes, concat_last_of,
+    {"three in the middle",
+     {F(HK_SHAPE(2, 3, 5)), F(HK_SHAPE(2, 4, 5)), F(HK_SHAPE(2, 1, 5))},
+     3,
+     concat_middle,
+     concat_middle_of,
+     .gradient = true,
+     .exact = true},
+    {"the last axis",
+     {F(HK_SHAPE(67, 33)), F(HK_SHAPE(67, 31))},
+     2,
+     concat_last,
+     concat_last_of,
+     .gradient = true,
+     .exact = true},
+    {"one is empty",
+     {F(HK_SHAPE(3, 0)), F(HK_SHAPE(3, 5))},
+     2,
+     concat_last,
+     concat_last_of,
+     .gradient = true,
+     .exact = true},
+    {"integers",
+     {{HK_I32, HK_SHAPE(3, 4), -9, 9}, {HK_I32, HK_SHAPE(3, 5), -9, 9}},
+     2,
+     concat_last,
+     concat_last_of,
+     .exact = true},
+    {"bytes, words shared",
+     {{HK_I32, HK_SHAPE(7, 3), 0, 256}, {HK_I32, HK_SHAPE(7, 6), 0, 256}},
+     2,
+     concat_bytes,
+     concat_last_of,
      .exact = true},
 };
 static const struct hk_refusal concat_refusals[] = {
-    {"other sizes", {F(HK_SHAPE(2, 3)), F(HK_SHAPE(2, 4))}, 2, concat_first, "concat: input 1 is f32 [2, 4], but input 0 is f32 [2, 3] (axis 0)"},
-    {"other dtypes", {F(HK_SHAPE(2, 3)), {HK_I32, HK_SHAPE(2, 3), 0, 9}}, 2, concat_first, "concat: input 1 is i32 [2, 3]"},
+    {"other sizes",
+     {F(HK_SHAPE(2, 3)), F(HK_SHAPE(2, 4))},
+     2,
+     concat_first,
+     "concat: input 1 is f32 [2, 4], but input 0 is f32 [2, 3] (axis 0)"},
+    {"other dtypes",
+     {F(HK_SHAPE(2, 3)), {HK_I32, HK_SHAPE(2, 3), 0, 9}},
+     2,
+     concat_first,
+     "concat: input 1 is i32 [2, 3]"},
 };
 SET(concat)
 
@@ -232,14 +285,21 @@ BUILD(copy_bytes, hk_contiguous(hk_transpose(hk_cast(in[0], HK_U8))))
 BUILD(copy_halves, hk_contiguous(hk_transpose(hk_cast(in[0], HK_F16))))
 BUILD(copy_broadcast, hk_contiguous(hk_broadcast_to(in[0], HK_SHAPE(4, 3, 5))))
 static const struct hk_case copy_cases[] = {
-    {"a transposed matrix", {F(HK_SHAPE(37, 65))}, 1, copy_transposed, exchange_last_of, .gradient = true, .exact = true},
+    {"a transposed matrix",
+     {F(HK_SHAPE(37, 65))},
+     1,
+     copy_transposed,
+     exchange_last_of,
+     .gradient = true,
+     .exact = true},
     {"large transposed matrices", {F(HK_SHAPE(2, 257, 131))}, 1, copy_transposed, exchange_last_of, .exact = true},
     {"bytes", {{HK_I32, HK_SHAPE(7, 11), 0, 256}}, 1, copy_bytes, exchange_last_of, .exact = true},
     {"halves", {{HK_I32, HK_SHAPE(5, 13), -99, 99}}, 1, copy_halves, exchange_last_of, .exact = true},
     {"broadcast", {F(HK_SHAPE(3, 1))}, 1, copy_broadcast, broadcast_all_of, .gradient = true},
     {"rank 6", {F(HK_SHAPE(2, 1, 3, 2, 5, 3))}, 1, permute_six, exchange_last_of, .exact = true},
 };
-static const struct hk_refusal copy_refusals[] = {{"no matrix", {F(HK_SHAPE(3))}, 1, copy_transposed, "transpose: needs two dimensions"}};
+static const struct hk_refusal copy_refusals[] = {
+    {"no matrix", {F(HK_SHAPE(3))}, 1, copy_transposed, "transpose: needs two dimensions"}};
 SET(copy)
 
 /* ---- cast: each dtype to each, by way of f32 or i32 inputs ---- */
@@ -255,13 +315,16 @@ BUILD(f16_to_all, hk_cast(hk_cast(hk_cast(hk_cast(in[0], HK_F16), HK_U8), HK_BF1
 BUILD(u8_to_all, hk_cast(hk_cast(hk_cast(hk_cast(in[0], HK_U8), HK_F16), HK_BF16), HK_F32))
 BUILD(to_none, hk_cast(in[0], (enum hk_dtype)77))
 REFERENCE(f16_of) {
-    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++) out[i] = hk_f32_from_f16(hk_f16_from_f32((float)in[0][i]));
+    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++)
+        out[i] = hk_f32_from_f16(hk_f16_from_f32((float)in[0][i]));
 }
 REFERENCE(bf16_of) {
-    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++) out[i] = hk_f32_from_bf16(hk_bf16_from_f32((float)in[0][i]));
+    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++)
+        out[i] = hk_f32_from_bf16(hk_bf16_from_f32((float)in[0][i]));
 }
 REFERENCE(i32_of) {
-    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++) out[i] = fmin(fmax(trunc(in[0][i]), INT32_MIN), INT32_MAX);
+    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++)
+        out[i] = fmin(fmax(trunc(in[0][i]), INT32_MIN), INT32_MAX);
 }
 REFERENCE(u8_of) {
     for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++) out[i] = fmin(fmax(trunc(in[0][i]), 0), 255);
@@ -301,7 +364,8 @@ static const struct hk_case store_cases[] = {
     {"bytes of an odd size", {{HK_I32, HK_SHAPE(3, 7), 0, 256}}, 1, to_u8, same_of, .exact = true},
     {"nothing", {F(HK_SHAPE(0, 3))}, 1, identity, same_of, .gradient = true, .exact = true},
 };
-static const struct hk_refusal store_refusals[] = {{"what is wrong already", {F(HK_SHAPE(3))}, 1, store_other, "add: dtypes must both be"}};
+static const struct hk_refusal store_refusals[] = {
+    {"what is wrong already", {F(HK_SHAPE(3))}, 1, store_other, "add: dtypes must both be"}};
 SET(store)
 
 /* ---- fill and arange ---- */
@@ -335,7 +399,8 @@ static const struct hk_case fill_cases[] = {
     {"a clamped integer", .build = fill_i32, .reference = fill_i32_of, .exact = true},
     {"nothing", .build = fill_nothing, .exact = true},
 };
-static const struct hk_refusal fill_refusals[] = {{"a negative size", .build = fill_negative, .message = "fill: size 1 of the shape is -2"}};
+static const struct hk_refusal fill_refusals[] = {
+    {"a negative size", .build = fill_negative, .message = "fill: size 1 of the shape is -2"}};
 SET(fill)
 
 BUILD(arange_f32, hk_arange(graph, HK_F32, 1031, -3, 0.25))
@@ -359,5 +424,6 @@ static const struct hk_case arange_cases[] = {
     {"i32", .build = arange_i32, .reference = arange_i32_of, .exact = true},
     {"bytes", .build = arange_u8, .reference = arange_u8_of, .exact = true},
 };
-static const struct hk_refusal arange_refusals[] = {{"a negative count", .build = arange_negative, .message = "arange: the count is -1"}};
+static const struct hk_refusal arange_refusals[] = {
+    {"a negative count", .build = arange_negative, .message = "arange: the count is -1"}};
 SET(arange)

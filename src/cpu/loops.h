@@ -35,8 +35,8 @@ static inline bool cpu_is_dense(const struct hk_operand *o) {
 
 enum { CPU_CHUNK = 1024, CPU_GRAIN = 32768, CPU_LONG_ROW = 64, CPU_LOOP_OPERANDS = 4 };
 
-/* One elementwise op: operand 0 is the output, dense; the inputs have its shape, with stride 0 where broadcast. chunk() sees
-   dense runs of at most CPU_CHUNK elements; inputs that are no such runs are gathered first. */
+/* One elementwise op: operand 0 is the output, dense; the inputs have its shape, with stride 0 where broadcast. chunk()
+   sees dense runs of at most CPU_CHUNK elements; inputs that are no such runs are gathered first. */
 struct cpu_loop {
     int count;
     struct hk_operand operands[CPU_LOOP_OPERANDS];
@@ -59,8 +59,10 @@ static inline void cpu_gather(const struct hk_operand *o, int64_t begin, int64_t
     }
     while (n > 0) {
         const int64_t run = HK_MIN(n, o->shape[last] - at[last]);
-        if (step == 0) for (int64_t i = 0; i < run; i++) to[i] = *from;
-        else for (int64_t i = 0; i < run; i++) to[i] = from[i * step];
+        if (step == 0)
+            for (int64_t i = 0; i < run; i++) to[i] = *from;
+        else
+            for (int64_t i = 0; i < run; i++) to[i] = from[i * step];
         to += run, n -= run;
         from -= at[last] * step, at[last] = 0;
         for (int i = last - 1; i >= 0; i--) { /* the next row */
@@ -125,7 +127,8 @@ struct cpu_copy_job {
 
 enum { CPU_COPY_PIECE = 8192 };
 
-static inline void cpu_copy_run(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n, size_t size) {
+static inline void cpu_copy_run(char *to, int64_t to_step, const char *from, int64_t from_step, int64_t n,
+                                size_t size) {
     if (to_step == 1 && from_step == 1) memcpy(to, from, (size_t)n * size);
     else if (size == 4)
         for (int64_t i = 0; i < n; i++) ((uint32_t *)to)[i * to_step] = ((const uint32_t *)from)[i * from_step];
@@ -168,10 +171,10 @@ static inline void cpu_move_dimension(struct hk_operand *o, int from, int to) {
 
 enum { CPU_TILE = 16 };
 
-/* to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns, both at most CPU_TILE; by way of a tile, so that both
-   sides are touched a line at a time. */
-static inline void cpu_transpose_tile(char *to, int64_t to_row, const char *from, int64_t from_row, int64_t rows, int64_t columns,
-                                      size_t size) {
+/* to[j * to_row + i] = from[i * from_row + j] for i < rows, j < columns, both at most CPU_TILE; by way of a tile, so
+   that both sides are touched a line at a time. */
+static inline void cpu_transpose_tile(char *to, int64_t to_row, const char *from, int64_t from_row, int64_t rows,
+                                      int64_t columns, size_t size) {
     uint32_t tile[CPU_TILE][CPU_TILE];
     if (size != 4) {
         for (int64_t j = 0; j < columns; j++)
@@ -219,7 +222,8 @@ static inline void cpu_copy(const struct cpu *cpu, const struct hk_operand *to, 
     const int64_t length = pair[0].shape[last], piece = transposed ? CPU_TILE : CPU_COPY_PIECE;
     job.tiles = ((transposed ? pair[0].shape[last - 1] : length) + piece - 1) / piece;
     const int64_t per_item = transposed ? length * CPU_TILE : HK_MIN(length, CPU_COPY_PIECE);
-    cpu_for(cpu, job.rows * job.tiles, HK_MAX(CPU_GRAIN / per_item, 1), transposed ? cpu_transpose_body : cpu_copy_body, &job);
+    cpu_for(cpu, job.rows * job.tiles, HK_MAX(CPU_GRAIN / per_item, 1), transposed ? cpu_transpose_body : cpu_copy_body,
+            &job);
 }
 
 #endif

@@ -1,5 +1,5 @@
-/* Vectors of the instruction set that this file is compiled for: VW floats wide, by GCC's and Clang's vector extensions,
-   so that one source serves SSE2, NEON, AVX2 and AVX-512. Included by the kernel part of op files alone. */
+/* Vectors of the instruction set that this file is compiled for: VW floats wide, by GCC's and Clang's vector
+   extensions, so that one source serves SSE2, NEON, AVX2 and AVX-512. Included by the kernel part of op files alone. */
 #ifndef HK_CPU_SIMD_H
 #define HK_CPU_SIMD_H
 
@@ -78,8 +78,8 @@ static inline float v_max_of(vf x) {
     return lane[0];
 }
 
-/* e^x to 1 ulp or so: 2^n e^r with |r| <= ln 2 / 2, e^r by a polynomial of degree 6 (Cody and Waite's reduction). Infinity
-   above 88.7, 0 below -103.9, NaN for NaN. */
+/* e^x to 1 ulp or so: 2^n e^r with |r| <= ln 2 / 2, e^r by a polynomial of degree 6 (Cody and Waite's reduction).
+   Infinity above 88.7, 0 below -103.9, NaN for NaN. */
 static inline vf v_exp(vf x) {
     const vf hi = v_set(88.72284f), lo = v_set(-103.98f);
     const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: rounds to an integer */
@@ -120,8 +120,8 @@ static inline vf v_tanh(vf x) {
     return v_select(a < v_set(0.625f), small, t);
 }
 
-/* log(x) to 1 ulp or so: x = 2^k m with m in [sqrt(1/2), sqrt(2)), log m = 2 artanh(s) with s = (m - 1) / (m + 1). -inf for 0,
-   NaN below, infinity for infinity. */
+/* log(x) to 1 ulp or so: x = 2^k m with m in [sqrt(1/2), sqrt(2)), log m = 2 artanh(s) with s = (m - 1) / (m + 1). -inf
+   for 0, NaN below, infinity for infinity. */
 static inline vf v_log(vf x) {
     const vf smallest = v_set(1.17549435e-38f);
     vi subnormal = x < smallest;
@@ -172,8 +172,8 @@ static inline vf v_expm1(vf x) {
     return v_select(a < v_set(0.3f), x + x * x * p, v_exp(x) - v_set(1.0f));
 }
 
-/* e^(z^2) erfc(z) = t P(t), t = 1 / (1 + 0.4 z), for z >= 0: a Chebyshev fit on [0, 10] with a relative error below 3e-8.
-   The factor e^(-z^2) is the caller's to give, who may have it already. */
+/* e^(z^2) erfc(z) = t P(t), t = 1 / (1 + 0.4 z), for z >= 0: a Chebyshev fit on [0, 10] with a relative error below
+   3e-8. The factor e^(-z^2) is the caller's to give, who may have it already. */
 static inline vf v_erfc_scaled(vf z) {
     vf t = v_set(1.0f) / (v_set(1.0f) + v_set(0.4f) * z);
     vf p = v_set(-0.03350112687f);
@@ -203,8 +203,8 @@ static inline vf v_erf(vf x) {
     return (vf)((vi)y | ((vi)x & (int32_t)0x80000000));
 }
 
-/* sin(x + quarter * pi / 2) to 1e-7 or so where |x| < 8192, by three-part reduction to [-pi/4, pi/4] and the series there; lanes
-   beyond by the C library. */
+/* sin(x + quarter * pi / 2) to 1e-7 or so where |x| < 8192, by three-part reduction to [-pi/4, pi/4] and the series
+   there; lanes beyond by the C library. */
 static inline vf v_sin_quarter(vf x, int quarter) {
     const vf magic = v_set(12582912.0f); /* 1.5 * 2^23: rounds to an integer */
     vf shifted = x * v_set(0.63661977f) + magic, n = shifted - magic;

@@ -4,8 +4,19 @@
 
 /* The order of the kernels' switch here and in shaders/binary.comp; comparisons come last. */
 enum binary_kind {
-    BINARY_ADD, BINARY_SUB, BINARY_MUL, BINARY_DIV, BINARY_MAXIMUM, BINARY_MINIMUM, BINARY_POW,
-    BINARY_EQUAL, BINARY_NOT_EQUAL, BINARY_LESS, BINARY_LESS_EQUAL, BINARY_GREATER, BINARY_GREATER_EQUAL
+    BINARY_ADD,
+    BINARY_SUB,
+    BINARY_MUL,
+    BINARY_DIV,
+    BINARY_MAXIMUM,
+    BINARY_MINIMUM,
+    BINARY_POW,
+    BINARY_EQUAL,
+    BINARY_NOT_EQUAL,
+    BINARY_LESS,
+    BINARY_LESS_EQUAL,
+    BINARY_GREATER,
+    BINARY_GREATER_EQUAL
 };
 
 struct binary_attrs {
@@ -73,8 +84,8 @@ static inline vi apply(enum binary_kind kind, bool integers, vi a, vi b) {
 }
 
 /* Inlined with kind and integers known, so that the loop holds one instruction or two. */
-static inline __attribute__((always_inline)) void run(enum binary_kind kind, bool integers, void *out, const void *const *in,
-                                                      int64_t n) {
+static inline __attribute__((always_inline)) void run(enum binary_kind kind, bool integers, void *out,
+                                                      const void *const *in, int64_t n) {
     const char *a = in[0], *b = in[1];
     char *y = out;
     int64_t i = 0;
@@ -93,10 +104,10 @@ static inline __attribute__((always_inline)) void run(enum binary_kind kind, boo
 static void chunk(const struct cpu_loop *loop, void *out, const void *const *in, int64_t n) {
     const struct binary_attrs *attrs = loop->attrs;
     const bool integers = loop->operands[1].dtype == HK_I32;
-#define RUN(kind) \
-    case kind: \
-        if (integers) run(kind, true, out, in, n); \
-        else run(kind, false, out, in, n); \
+#define RUN(kind)                                                                                                      \
+    case kind:                                                                                                         \
+        if (integers) run(kind, true, out, in, n);                                                                     \
+        else run(kind, false, out, in, n);                                                                             \
         break
     switch (attrs->kind) {
         RUN(BINARY_ADD);
@@ -136,7 +147,8 @@ static bool infer(struct hk_call *call) {
     int64_t shape[HK_MAX_RANK];
     if (a->dtype != b->dtype || (a->dtype != HK_F32 && (a->dtype != HK_I32 || kind == BINARY_POW)))
         return hk_graph_fail(call->graph, HK_ERROR_INVALID, "%s: dtypes must both be %s: a is %s, b is %s", name,
-                             kind == BINARY_POW ? "f32" : "f32 or both i32", hk_dtype_name(a->dtype), hk_dtype_name(b->dtype));
+                             kind == BINARY_POW ? "f32" : "f32 or both i32", hk_dtype_name(a->dtype),
+                             hk_dtype_name(b->dtype));
     const int rank = hk_broadcast_shape(a, b, shape);
     if (rank < 0)
         return hk_graph_fail(call->graph, HK_ERROR_INVALID, "%s: shapes do not broadcast: a is %s, b is %s", name,
@@ -164,7 +176,9 @@ static struct hk_value *build(const struct hk_op *op, enum binary_kind kind, str
 
 /* ---- Backward rules: da and db before they are summed to the inputs' shapes ---- */
 
-static void give(struct hk_backward *b, int i, struct hk_value *grad) { b->results[i] = hk_sum_to(grad, b->call->inputs[i]); }
+static void give(struct hk_backward *b, int i, struct hk_value *grad) {
+    b->results[i] = hk_sum_to(grad, b->call->inputs[i]);
+}
 
 static void add_backward(struct hk_backward *b) {
     for (int i = 0; i < 2; i++)
@@ -221,20 +235,20 @@ static void pow_backward(struct hk_backward *b) {
 
 /* ---- Rows, and the builders of the same names ---- */
 
-#define BINARY_ROW(op_name, op_kind, op_backward) \
-    const struct hk_op hk_op_##op_name = { \
-        .name = #op_name, \
-        .min_inputs = 2, \
-        .max_inputs = 2, \
-        .n_outputs = 1, \
-        .flags = HK_OP_IN_PLACE, \
-        .infer = infer, \
-        .backward = op_backward, \
-        .cpu = CPU_KERNELS(binary), \
-        .gpu = gpu, \
-    }; \
-    struct hk_value *hk_##op_name(struct hk_value *a, struct hk_value *b) { \
-        return build(&hk_op_##op_name, op_kind, a, b); \
+#define BINARY_ROW(op_name, op_kind, op_backward)                                                                      \
+    const struct hk_op hk_op_##op_name = {                                                                             \
+        .name = #op_name,                                                                                              \
+        .min_inputs = 2,                                                                                               \
+        .max_inputs = 2,                                                                                               \
+        .n_outputs = 1,                                                                                                \
+        .flags = HK_OP_IN_PLACE,                                                                                       \
+        .infer = infer,                                                                                                \
+        .backward = op_backward,                                                                                       \
+        .cpu = CPU_KERNELS(binary),                                                                                    \
+        .gpu = gpu,                                                                                                    \
+    };                                                                                                                 \
+    struct hk_value *hk_##op_name(struct hk_value *a, struct hk_value *b) {                                            \
+        return build(&hk_op_##op_name, op_kind, a, b);                                                                 \
     }
 
 BINARY_ROW(add, BINARY_ADD, add_backward)

@@ -83,10 +83,12 @@ static uint32_t bits_of(enum hk_dtype dtype, double value) {
 static bool infer_fill(struct hk_call *call) {
     const struct fill_attrs *attrs = call->attrs;
     if ((unsigned)attrs->dtype >= HK_DTYPE_COUNT || attrs->rank < 0 || attrs->rank > HK_MAX_RANK)
-        return hk_graph_fail(call->graph, HK_ERROR_INVALID, "fill: dtype %d or rank %d is none", (int)attrs->dtype, attrs->rank);
+        return hk_graph_fail(call->graph, HK_ERROR_INVALID, "fill: dtype %d or rank %d is none", (int)attrs->dtype,
+                             attrs->rank);
     for (int i = 0; i < attrs->rank; i++)
         if (attrs->shape[i] < 0)
-            return hk_graph_fail(call->graph, HK_ERROR_INVALID, "fill: size %d of the shape is %lld", i, (long long)attrs->shape[i]);
+            return hk_graph_fail(call->graph, HK_ERROR_INVALID, "fill: size %d of the shape is %lld", i,
+                                 (long long)attrs->shape[i]);
     hk_infer_output(call, 0, attrs->dtype, attrs->rank, attrs->shape);
     return true;
 }
@@ -111,7 +113,8 @@ static hk_status gpu_arange(const struct hk_step *step, struct hk_recorder *reco
         struct {
             uint32_t base, count, first, start, step;
         } push = {0, (uint32_t)n, (uint32_t)first, (uint32_t)attrs->start.i, (uint32_t)attrs->step.i};
-        struct hk_dispatch d = {.shader = "arange", .spec = {HK_ELEMENTWISE_GROUP, attrs->dtype == HK_I32}, .n_spec = 2};
+        struct hk_dispatch d = {
+            .shader = "arange", .spec = {HK_ELEMENTWISE_GROUP, attrs->dtype == HK_I32}, .n_spec = 2};
         hk_bind_range(&d, &step->outputs[0], (uint64_t)first * 4, (uint64_t)n * 4, HK_WRITE, 0);
         HK_PUSH(&d, push);
         hk_groups(recorder, &d, (uint64_t)(n + HK_ELEMENTWISE_GROUP - 1) / HK_ELEMENTWISE_GROUP);

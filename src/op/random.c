@@ -1,5 +1,5 @@
-/* Random numbers from Philox 4x32-10, the same bits on every device: element e takes lane e % 4 of the block with the counter
-   (e / 4, stream, step, 0) under the key (seed low, seed high); rng holds seed low, seed high, step. */
+/* Random numbers from Philox 4x32-10, the same bits on every device: element e takes lane e % 4 of the block with the
+   counter (e / 4, stream, step, 0) under the key (seed low, seed high); rng holds seed low, seed high, step. */
 #include "op/op.h"
 
 enum random_kind { RANDOM_UNIFORM, RANDOM_NORMAL, RANDOM_DROPOUT };
@@ -82,8 +82,10 @@ static void body(void *context, int64_t begin, int64_t end) {
             for (int lane = 0; lane < 4; lane++) u[4 * i + lane] = numbers[lane * BLOCKS + i];
         float *y = job->y + first;
         const float *x = job->x ? job->x + first : NULL;
-        if (x) for (int64_t i = 0; i < n; i++) y[i] = u[i] >= a ? x[i] * b : 0.0f;
-        else for (int64_t i = 0; i < n; i++) y[i] = a + b * u[i];
+        if (x)
+            for (int64_t i = 0; i < n; i++) y[i] = u[i] >= a ? x[i] * b : 0.0f;
+        else
+            for (int64_t i = 0; i < n; i++) y[i] = a + b * u[i];
     }
 }
 
@@ -108,7 +110,8 @@ static bool infer(struct hk_call *call) {
         return hk_graph_fail(call->graph, HK_ERROR_INVALID, "%s: rng must be i32 [4], it is %s %s", name,
                              hk_dtype_name(rng->dtype), hk_shape_text(rng));
     if (x && x->dtype != HK_F32)
-        return hk_graph_fail(call->graph, HK_ERROR_INVALID, "%s: x must be f32, it is %s", name, hk_dtype_name(x->dtype));
+        return hk_graph_fail(call->graph, HK_ERROR_INVALID, "%s: x must be f32, it is %s", name,
+                             hk_dtype_name(x->dtype));
     if (attrs->rank < 0 || attrs->rank > HK_MAX_RANK)
         return hk_graph_fail(call->graph, HK_ERROR_INVALID, "%s: the rank is %d", name, attrs->rank);
     for (int i = 0; i < attrs->rank; i++)
@@ -124,7 +127,8 @@ static void backward(struct hk_backward *b) {
     const struct random_attrs *attrs = b->call->attrs;
     struct hk_value *dy = hk_contiguous(b->grads[0]);
     if (b->needed[0])
-        b->results[0] = hk_call_op(NULL, &hk_op_dropout, (struct hk_value *[]){dy, b->call->inputs[1]}, 2, attrs, sizeof *attrs);
+        b->results[0] =
+            hk_call_op(NULL, &hk_op_dropout, (struct hk_value *[]){dy, b->call->inputs[1]}, 2, attrs, sizeof *attrs);
 }
 
 static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
@@ -136,7 +140,11 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
         struct {
             uint32_t base_y, base_rng, base_x, count, first_block, stream;
             float a, b;
-        } push = {.count = (uint32_t)n, .first_block = (uint32_t)(first / 4), .stream = attrs->stream, .a = attrs->a, .b = attrs->b};
+        } push = {.count = (uint32_t)n,
+                  .first_block = (uint32_t)(first / 4),
+                  .stream = attrs->stream,
+                  .a = attrs->a,
+                  .b = attrs->b};
         struct hk_dispatch d = {.shader = "random", .spec = {HK_ELEMENTWISE_GROUP, attrs->kind}, .n_spec = 2};
         hk_bind_range(&d, y, first * 4, n * 4, HK_WRITE, 0);
         hk_bind(&d, rng, HK_READ, 1);
@@ -183,7 +191,8 @@ const struct hk_op hk_op_dropout = {
     .gpu = gpu,
 };
 
-static struct hk_value *build(const struct hk_op *op, struct hk_value *rng, struct hk_value *x, struct random_attrs *attrs) {
+static struct hk_value *build(const struct hk_op *op, struct hk_value *rng, struct hk_value *x,
+                              struct random_attrs *attrs) {
     if (!rng) return NULL;
     attrs->stream = hk_graph_stream(rng->graph);
     struct hk_value *inputs[2] = {hk_contiguous(x)};
@@ -206,8 +215,8 @@ struct hk_value *hk_random_normal(struct hk_value *rng, struct hk_shape shape, f
 struct hk_value *hk_dropout(struct hk_value *x, float probability, struct hk_value *rng) {
     if (!x) return NULL;
     if (!(probability >= 0 && probability < 1))
-        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "dropout: the probability is %g, it must be at least 0 and below 1",
-                             (double)probability);
+        return hk_graph_fail(x->graph, HK_ERROR_INVALID,
+                             "dropout: the probability is %g, it must be at least 0 and below 1", (double)probability);
     struct random_attrs attrs = {.kind = RANDOM_DROPOUT, .a = probability, .b = 1 / (1 - probability), .rank = x->rank};
     memcpy(attrs.shape, x->shape, sizeof attrs.shape);
     return build(&hk_op_dropout, rng, x, &attrs);

@@ -1,5 +1,6 @@
-/* Sums, means and maxima over axes. The builders bring every case to dense [A, R, B] -> [A, B]; the kernels reduce pieces of
-   the R rows, then the pieces, so that the order of additions is a matter of the shape alone and no sum has many terms. */
+/* Sums, means and maxima over axes. The builders bring every case to dense [A, R, B] -> [A, B]; the kernels reduce
+   pieces of the R rows, then the pieces, so that the order of additions is a matter of the shape alone and no sum has
+   many terms. */
 #include "op/op.h"
 
 enum reduce_kind { REDUCE_SUM, REDUCE_MAX, REDUCE_ARGMAX };
@@ -9,8 +10,8 @@ struct reduce_attrs {
     float scale; /* of the sum */
 };
 
-/* Rows that make one piece, for rows of B elements: a piece has 16384 elements or, where that is more, 256 rows; but no more
-   than 64 MiB, which any device can bind. */
+/* Rows that make one piece, for rows of B elements: a piece has 16384 elements or, where that is more, 256 rows; but no
+   more than 64 MiB, which any device can bind. */
 static inline int64_t piece_rows(int64_t columns) {
     int64_t width = 1;
     while (width < columns && width < 64) width *= 2;
@@ -29,9 +30,9 @@ enum { COLUMNS = 512, FEW_ROWS = 64, BLOCK = 4096 };
 struct job {
     enum reduce_kind kind;
     int64_t A, R, B, pieces, blocks; /* blocks of COLUMNS columns */
-    const float *x; /* [A, R, B] */
-    float *y;       /* [A, pieces, B] */
-    int32_t *index; /* argmax: [A] */
+    const float *x;                  /* [A, R, B] */
+    float *y;                        /* [A, pieces, B] */
+    int32_t *index;                  /* argmax: [A] */
     float scale;
 };
 
@@ -113,7 +114,8 @@ static void columns_body(void *context, int64_t begin, int64_t end) {
     const struct job *j = context;
     const int64_t piece = j->pieces > 1 ? piece_rows(j->B) : j->R;
     for (int64_t item = begin; item < end; item++) {
-        const int64_t b = item % j->blocks * COLUMNS, rest = item / j->blocks, p = rest % j->pieces, a = rest / j->pieces;
+        const int64_t b = item % j->blocks * COLUMNS, rest = item / j->blocks, p = rest % j->pieces,
+                      a = rest / j->pieces;
         const int64_t columns = HK_MIN(COLUMNS, j->B - b), rows = HK_MIN(piece, j->R - p * piece);
         const float *x = j->x + (a * j->R + p * piece) * j->B + b;
         float *y = j->y + (a * j->pieces + p) * j->B + b;
@@ -132,7 +134,8 @@ static void run_job(const struct cpu *cpu, struct job *j) {
 CPU_KERNEL(reduce) {
     const struct reduce_attrs *attrs = step->attrs;
     const int64_t *shape = step->inputs[0].shape;
-    struct job j = {.kind = attrs->kind, .A = shape[0], .R = shape[1], .B = shape[2], .pieces = 1, .scale = attrs->scale};
+    struct job j = {
+        .kind = attrs->kind, .A = shape[0], .R = shape[1], .B = shape[2], .pieces = 1, .scale = attrs->scale};
     j.x = cpu_data(&step->inputs[0]);
     j.y = cpu_data(&step->outputs[0]);
     j.index = cpu_data(&step->outputs[0]);
@@ -155,7 +158,8 @@ CPU_KERNEL(reduce) {
 
 CPU_DECLARE(reduce);
 
-/* x [A, R, B] -> [A, B]. Scratch holds the pieces' results of one level and, behind them, of the next: later ones take turns. */
+/* x [A, R, B] -> [A, B]. Scratch holds the pieces' results of one level and, behind them, of the next: later ones take
+ * turns. */
 static bool infer(struct hk_call *call) {
     const struct reduce_attrs *attrs = call->attrs;
     const struct hk_value *x = call->inputs[0];
@@ -202,7 +206,10 @@ static hk_status record_window(struct hk_recorder *recorder, const struct level 
     struct {
         uint32_t base_x, base_y, items, pieces, piece, rows, columns, blocks;
         float scale;
-    } push = {.pieces = (uint32_t)pieces, .piece = (uint32_t)piece, .rows = (uint32_t)rows, .columns = (uint32_t)l->B,
+    } push = {.pieces = (uint32_t)pieces,
+              .piece = (uint32_t)piece,
+              .rows = (uint32_t)rows,
+              .columns = (uint32_t)l->B,
               .scale = l->scale};
     struct hk_dispatch d = {.shader = l->B == 1 ? "reduce_rows" : "reduce_columns", .n_spec = 3};
     uint32_t width = 1; /* rows: invocations for one row; columns: columns of one workgroup */
@@ -214,7 +221,8 @@ static hk_status record_window(struct hk_recorder *recorder, const struct level 
     push.blocks = (uint32_t)((l->B + width - 1) / width);
     push.items = (uint32_t)(count * pieces * (l->B == 1 ? 1 : push.blocks));
     hk_bind_range(&d, &l->x, (uint64_t)((a * l->R + r) * l->B) * 4, (uint64_t)(count * rows * l->B) * 4, HK_READ, 0);
-    hk_bind_range(&d, &l->y, (uint64_t)((a * l->pieces + r / piece) * l->B) * 4, (uint64_t)(count * pieces * l->B) * 4, HK_WRITE, 1);
+    hk_bind_range(&d, &l->y, (uint64_t)((a * l->pieces + r / piece) * l->B) * 4, (uint64_t)(count * pieces * l->B) * 4,
+                  HK_WRITE, 1);
     HK_PUSH(&d, push);
     const uint32_t per_group = l->B == 1 ? HK_ELEMENTWISE_GROUP / width : 1;
     hk_groups(recorder, &d, (push.items + per_group - 1) / per_group);
@@ -269,16 +277,16 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
 
 /* ---- Rows ---- */
 
-#define REDUCE_ROW(op_name, op_backward) \
-    const struct hk_op hk_op_##op_name = { \
-        .name = #op_name, \
-        .min_inputs = 1, \
-        .max_inputs = 1, \
-        .n_outputs = 1, \
-        .infer = infer, \
-        .backward = op_backward, \
-        .cpu = CPU_KERNELS(reduce), \
-        .gpu = gpu, \
+#define REDUCE_ROW(op_name, op_backward)                                                                               \
+    const struct hk_op hk_op_##op_name = {                                                                             \
+        .name = #op_name,                                                                                              \
+        .min_inputs = 1,                                                                                               \
+        .max_inputs = 1,                                                                                               \
+        .n_outputs = 1,                                                                                                \
+        .infer = infer,                                                                                                \
+        .backward = op_backward,                                                                                       \
+        .cpu = CPU_KERNELS(reduce),                                                                                    \
+        .gpu = gpu,                                                                                                    \
     };
 
 REDUCE_ROW(sum, sum_backward)
@@ -296,7 +304,8 @@ struct request {
     float scale;
 };
 
-static struct hk_value *call_reduce(const struct request *q, struct hk_value *x, int64_t A, int64_t R, int64_t B, float scale) {
+static struct hk_value *call_reduce(const struct request *q, struct hk_value *x, int64_t A, int64_t R, int64_t B,
+                                    float scale) {
     const struct reduce_attrs attrs = {q->kind, scale};
     x = hk_reshape(x, HK_SHAPE(A, R, B));
     return hk_call_op(NULL, q->op, &x, 1, &attrs, sizeof attrs);
@@ -390,7 +399,8 @@ static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool
     struct runs runs = find_runs(x, q->mask);
     int reduced_runs = 0;
     for (int k = 0; k < runs.count; k++) reduced_runs += runs.reduced[k];
-    if (q->kind == REDUCE_ARGMAX || (q->kind == REDUCE_MAX && reduced_runs > 1)) return hk_reshape(reduce_at_once(q, x), shape);
+    if (q->kind == REDUCE_ARGMAX || (q->kind == REDUCE_MAX && reduced_runs > 1))
+        return hk_reshape(reduce_at_once(q, x), shape);
     if (!hk_is_dense(x)) {
         const struct hk_axes order = memory_order(x);
         struct hk_value *permuted = hk_permute(x, order);
@@ -406,7 +416,8 @@ static struct hk_value *build(const struct hk_op *op, enum reduce_kind kind, str
     struct request q = {.op = op, .kind = kind, .scale = 1};
     double terms = 1;
     if (x->dtype != HK_F32)
-        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: x must be f32, it is %s", op->name, hk_dtype_name(x->dtype));
+        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: x must be f32, it is %s", op->name,
+                             hk_dtype_name(x->dtype));
     if (axes.count < 0 || axes.count > HK_MAX_RANK)
         return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: %d axes", op->name, axes.count);
     for (int i = 0; i < axes.count; i++) {
@@ -420,7 +431,8 @@ static struct hk_value *build(const struct hk_op *op, enum reduce_kind kind, str
     for (int i = 0; i < x->rank; i++)
         if (q.mask >> i & 1) terms *= (double)x->shape[i];
     if (terms == 0 && kind != REDUCE_SUM)
-        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: no elements to take it of: x is %s", op->name, hk_shape_text(x));
+        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: no elements to take it of: x is %s", op->name,
+                             hk_shape_text(x));
     if (op == &hk_op_mean) q.scale = (float)(1 / terms);
     return reduce(&q, x, keepdims);
 }

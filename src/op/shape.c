@@ -1,4 +1,5 @@
-/* Shapes: views (reshape, permute, broadcast_to, slice) and the copies that none can replace (concat, pad, slice_backward). */
+/* Shapes: views (reshape, permute, broadcast_to, slice) and the copies that none can replace (concat, pad,
+ * slice_backward). */
 #include "op/shape.h"
 #include "op/strided.h"
 
@@ -51,7 +52,9 @@ CPU_KERNEL(pad) {
     cpu_copy(cpu, &target, &step->inputs[0]);
 }
 
-static void zero_body(void *context, int64_t begin, int64_t end) { memset((char *)context + begin, 0, (size_t)(end - begin)); }
+static void zero_body(void *context, int64_t begin, int64_t end) {
+    memset((char *)context + begin, 0, (size_t)(end - begin));
+}
 
 CPU_KERNEL(slice_backward) {
     const struct hk_operand *dx = &step->outputs[0], target = hk_slice_target(step);
@@ -68,8 +71,8 @@ CPU_DECLARE(slice_backward);
 
 /* ---- Reshape ---- */
 
-/* The strides with which x's memory reads as the shape; false where there are none. Runs of x's dimensions that come to the
-   same number of elements as runs of the new ones must each be dense in themselves. */
+/* The strides with which x's memory reads as the shape; false where there are none. Runs of x's dimensions that come to
+   the same number of elements as runs of the new ones must each be dense in themselves. */
 static bool view_strides(const struct hk_value *x, int rank, const int64_t *shape, int64_t *stride) {
     int64_t size[HK_MAX_RANK], old[HK_MAX_RANK];
     int n = 0, i = 0, j = 0;
@@ -129,8 +132,8 @@ struct hk_value *hk_reshape(struct hk_value *x, struct hk_shape shape) {
     int64_t stride[HK_MAX_RANK];
     memcpy(wanted.shape, shape.size, sizeof wanted.shape);
     if (!complete_shape(x, &shape))
-        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "reshape: %s does not hold the elements of %s", hk_shape_text(&wanted),
-                             hk_shape_text(x));
+        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "reshape: %s does not hold the elements of %s",
+                             hk_shape_text(&wanted), hk_shape_text(x));
     memcpy(wanted.shape, shape.size, sizeof wanted.shape);
     if (hk_same_shape(x, &wanted)) return x;
     if (!view_strides(x, shape.rank, shape.size, stride)) {
@@ -218,7 +221,8 @@ struct hk_value *hk_broadcast_to(struct hk_value *x, struct hk_shape shape) {
     bool fits = shape.rank == to.rank && shape.rank >= x->rank;
     memcpy(to.shape, shape.size, sizeof to.shape);
     for (int i = 0; i < to.rank; i++) fits = fits && shape.size[i] >= 0;
-    fits = fits && hk_broadcast_shape(x, &to, both) == to.rank && !memcmp(both, to.shape, sizeof *both * (size_t)to.rank);
+    fits =
+        fits && hk_broadcast_shape(x, &to, both) == to.rank && !memcmp(both, to.shape, sizeof *both * (size_t)to.rank);
     if (!fits)
         return hk_graph_fail(x->graph, HK_ERROR_INVALID, "broadcast_to: %s does not broadcast to %s", hk_shape_text(x),
                              hk_shape_text(&to));
@@ -256,8 +260,9 @@ struct hk_value *hk_slice(struct hk_value *x, int axis, int64_t begin, int64_t e
     attrs.begin = begin < 0 ? begin + size : begin;
     attrs.end = end < 0 ? end + size : end;
     if (attrs.begin < 0 || attrs.end < attrs.begin || attrs.end > size || step < 1)
-        return hk_graph_fail(x->graph, HK_ERROR_INVALID, "slice: %lld to %lld in steps of %lld is out of range for axis %d of %s",
-                             (long long)begin, (long long)end, (long long)step, axis, hk_shape_text(x));
+        return hk_graph_fail(x->graph, HK_ERROR_INVALID,
+                             "slice: %lld to %lld in steps of %lld is out of range for axis %d of %s", (long long)begin,
+                             (long long)end, (long long)step, axis, hk_shape_text(x));
     if (attrs.begin == 0 && attrs.end == size && step == 1) return x;
     memcpy(shape, x->shape, sizeof shape);
     memcpy(stride, x->stride, sizeof stride);
@@ -282,8 +287,8 @@ static void slice_backward_backward(struct hk_backward *b) {
     b->results[0] = hk_slice(b->grads[0], s->axis, s->begin, s->end, s->step);
 }
 
-/* Slices that tile their value (a projection split into queries, keys and values): their gradients are laid side by side
-   rather than spread out and added. */
+/* Slices that tile their value (a projection split into queries, keys and values): their gradients are laid side by
+   side rather than spread out and added. */
 static struct hk_value *merge_slices(struct hk_value *const *grads, int count, int which) {
     struct hk_value *parts[16];
     const struct slice_backward_attrs *first = grads[which]->call->attrs;
@@ -348,9 +353,9 @@ static bool infer_concat(struct hk_call *call) {
         bool fits = x->rank == first->rank && x->dtype == first->dtype;
         for (int k = 0; fits && k < x->rank; k++) fits = k == axis || x->shape[k] == first->shape[k];
         if (!fits)
-            return hk_graph_fail(call->graph, HK_ERROR_INVALID, "concat: input %d is %s %s, but input 0 is %s %s (axis %d)", i,
-                                 hk_dtype_name(x->dtype), hk_shape_text(x), hk_dtype_name(first->dtype), hk_shape_text(first),
-                                 axis);
+            return hk_graph_fail(
+                call->graph, HK_ERROR_INVALID, "concat: input %d is %s %s, but input 0 is %s %s (axis %d)", i,
+                hk_dtype_name(x->dtype), hk_shape_text(x), hk_dtype_name(first->dtype), hk_shape_text(first), axis);
         shape[axis] += x->shape[axis];
     }
     hk_infer_output(call, 0, first->dtype, first->rank, shape);
@@ -416,8 +421,8 @@ static bool infer_pad(struct hk_call *call) {
         return hk_graph_fail(call->graph, HK_ERROR_INVALID, "pad: x must be f32, it is %s", hk_dtype_name(x->dtype));
     for (int i = 0; i < x->rank; i++) {
         if (attrs->before[i] < 0 || attrs->after[i] < 0)
-            return hk_graph_fail(call->graph, HK_ERROR_INVALID, "pad: axis %d gets %lld elements before and %lld after", i,
-                                 (long long)attrs->before[i], (long long)attrs->after[i]);
+            return hk_graph_fail(call->graph, HK_ERROR_INVALID, "pad: axis %d gets %lld elements before and %lld after",
+                                 i, (long long)attrs->before[i], (long long)attrs->after[i]);
         shape[i] = attrs->before[i] + x->shape[i] + attrs->after[i];
     }
     hk_infer_output(call, 0, HK_F32, x->rank, shape);

@@ -14,7 +14,8 @@ struct hk_operand hk_broadcast_operand(const struct hk_operand *operand, const s
     return result;
 }
 
-struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step, const int64_t *shape) {
+struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step,
+                             const int64_t *shape) {
     struct hk_operand part = *operand;
     for (int i = 0; i < operand->rank; i++) {
         part.offset += (uint64_t)(begin[i] * operand->stride[i]) * hk_dtype_size(operand->dtype);
@@ -43,7 +44,8 @@ static bool is_dense(const struct hk_operand *o) {
 static void push_strided(const struct context *c, const struct hk_operand *operands, struct hk_dispatch *d) {
     const struct hk_strided_job *job = c->job;
     const int rank = operands[0].rank, n = c->count;
-    uint32_t words[HK_MAX_PUSH_BYTES / 4] = {1}, *size = words + 1, *base = size + HK_STRIDED_RANK - 1, *stride = base + n;
+    uint32_t words[HK_MAX_PUSH_BYTES / 4] = {1}, *size = words + 1, *base = size + HK_STRIDED_RANK - 1,
+                                       *stride = base + n;
     uint32_t *extra = stride + n * HK_STRIDED_RANK;
     int n_extra = job->n_extra;
     for (int i = 0; i < rank; i++) {
@@ -82,7 +84,8 @@ static hk_status record_outer(struct context *c, const struct hk_operand *operan
 
 static hk_status record_piece(void *context, const struct hk_operand *operands) {
     struct context *c = context;
-    if (operands[0].rank > HK_STRIDED_RANK || (c->job->dense_output && !is_dense(&operands[0]))) return record_outer(c, operands);
+    if (operands[0].rank > HK_STRIDED_RANK || (c->job->dense_output && !is_dense(&operands[0])))
+        return record_outer(c, operands);
     struct hk_dispatch d = {.shader = c->job->shader, .n_spec = c->job->n_spec + 2};
     d.spec[0] = HK_ELEMENTWISE_GROUP;
     d.spec[1] = (uint32_t)HK_MAX(operands[0].rank, 1);
@@ -96,8 +99,8 @@ static hk_status record_piece(void *context, const struct hk_operand *operands) 
     return c->recorder->record(c->recorder, &d);
 }
 
-hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job, const struct hk_operand *operands,
-                            int count) {
+hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job,
+                            const struct hk_operand *operands, int count) {
     struct context c = {recorder, job, count};
     return hk_for_pieces(recorder, operands, count, record_piece, &c);
 }
@@ -123,7 +126,8 @@ int64_t hk_window_elements(const struct hk_recorder *recorder, size_t element_by
 
 hk_status hk_record_fill(struct hk_recorder *recorder, const struct hk_operand *to, uint32_t bits) {
     struct {
-        uint32_t base, words, head, tail, value; /* head and tail: the bits of the first and last word that are the operand's */
+        uint32_t base, words, head, tail,
+            value; /* head and tail: the bits of the first and last word that are the operand's */
     } push;
     const uint64_t size = hk_dtype_size(to->dtype), bytes = hk_operand_span(to);
     const uint64_t window = (uint64_t)hk_window_elements(recorder, 1);

@@ -10,11 +10,12 @@ enum { HK_STRIDED_RANK = 5 }; /* dimensions that one dispatch of shaders/strided
 struct hk_operand hk_broadcast_operand(const struct hk_operand *operand, const struct hk_operand *to);
 
 /* A value's or operand's inner part: the same memory with another first element, shape and strides of the same rank. */
-struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step, const int64_t *shape);
+struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step,
+                             const int64_t *shape);
 
-/* Records a shader that includes strided.glsl over operands of one shape (operand 0 is the output), in as many dispatches as
-   windows and ranks ask for. The shader's constants: 0 workgroup, 1 rank, then spec. Its push constants: those of
-   strided.glsl, then extra. */
+/* Records a shader that includes strided.glsl over operands of one shape (operand 0 is the output), in as many
+   dispatches as windows and ranks ask for. The shader's constants: 0 workgroup, 1 rank, then spec. Its push constants:
+   those of strided.glsl, then extra. */
 struct hk_strided_job {
     const char *shader;
     uint32_t spec[HK_MAX_SPEC - 2];
@@ -25,8 +26,8 @@ struct hk_strided_job {
     bool dense_output; /* each dispatch must see operand 0 dense */
     uint32_t per_item; /* elements that one invocation makes; 0: 1 */
 };
-hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job, const struct hk_operand *operands,
-                            int count);
+hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job,
+                            const struct hk_operand *operands, int count);
 
 /* to = from: one shape, any dtypes, any strides. */
 hk_status hk_record_copy(struct hk_recorder *recorder, const struct hk_operand *to, const struct hk_operand *from);

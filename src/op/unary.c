@@ -1,11 +1,28 @@
-/* Elementwise ops on one value: a table of kinds, each with its function and its derivative, one kernel for all of either. */
+/* Elementwise ops on one value: a table of kinds, each with its function and its derivative, one kernel for all of
+ * either. */
 #include "op/op.h"
 #include "op/strided.h"
 
 /* The order of the rows' kinds, of the kernels' switches here and of shaders/unary.comp and unary_backward.comp. */
 enum unary_kind {
-    UNARY_NEG, UNARY_EXP, UNARY_LOG, UNARY_SQRT, UNARY_RSQRT, UNARY_SQUARE, UNARY_ABS, UNARY_SIN, UNARY_COS, UNARY_TANH,
-    UNARY_SIGMOID, UNARY_RELU, UNARY_LEAKY_RELU, UNARY_ELU, UNARY_SILU, UNARY_GELU, UNARY_GELU_TANH, UNARY_SOFTPLUS,
+    UNARY_NEG,
+    UNARY_EXP,
+    UNARY_LOG,
+    UNARY_SQRT,
+    UNARY_RSQRT,
+    UNARY_SQUARE,
+    UNARY_ABS,
+    UNARY_SIN,
+    UNARY_COS,
+    UNARY_TANH,
+    UNARY_SIGMOID,
+    UNARY_RELU,
+    UNARY_LEAKY_RELU,
+    UNARY_ELU,
+    UNARY_SILU,
+    UNARY_GELU,
+    UNARY_GELU_TANH,
+    UNARY_SOFTPLUS,
     UNARY_AFFINE
 };
 
@@ -86,13 +103,15 @@ static inline vf differentiate(enum unary_kind kind, vf x, vf dy, vf a) {
 }
 
 /* Inlined with kind and backward known. backward: in[1] is dy. */
-static inline __attribute__((always_inline)) void run(enum unary_kind kind, bool backward, const struct unary_attrs *attrs,
-                                                      float *out, const void *const *in, int64_t n) {
+static inline __attribute__((always_inline)) void run(enum unary_kind kind, bool backward,
+                                                      const struct unary_attrs *attrs, float *out,
+                                                      const void *const *in, int64_t n) {
     const float *x = in[0], *dy = backward ? in[1] : in[0];
     const vf a = v_set(attrs->a), b = v_set(attrs->b);
     int64_t i = 0;
     for (; i + VW <= n; i += VW)
-        v_store(out + i, backward ? differentiate(kind, v_load(x + i), v_load(dy + i), a) : apply(kind, v_load(x + i), a, b));
+        v_store(out + i,
+                backward ? differentiate(kind, v_load(x + i), v_load(dy + i), a) : apply(kind, v_load(x + i), a, b));
     if (i == n) return;
     const vf last = v_load_part(x + i, n - i, 1.0f), last_dy = v_load_part(dy + i, n - i, 1.0f);
     v_store_part(out + i, backward ? differentiate(kind, last, last_dy, a) : apply(kind, last, a, b), n - i);
@@ -101,10 +120,10 @@ static inline __attribute__((always_inline)) void run(enum unary_kind kind, bool
 static void chunk(const struct cpu_loop *loop, void *out, const void *const *in, int64_t n) {
     const struct unary_attrs *attrs = loop->attrs;
     const bool backward = loop->count == 3;
-#define RUN(kind) \
-    case kind: \
-        if (backward) run(kind, true, attrs, out, in, n); \
-        else run(kind, false, attrs, out, in, n); \
+#define RUN(kind)                                                                                                      \
+    case kind:                                                                                                         \
+        if (backward) run(kind, true, attrs, out, in, n);                                                              \
+        else run(kind, false, attrs, out, in, n);                                                                      \
         break
     switch (attrs->kind) {
         RUN(UNARY_NEG);
@@ -156,12 +175,14 @@ CPU_KERNEL(unary) {
 #else
 CPU_DECLARE(unary);
 
-static bool has_integers(enum unary_kind kind) { return kind == UNARY_NEG || kind == UNARY_ABS || kind == UNARY_SQUARE; }
+static bool has_integers(enum unary_kind kind) {
+    return kind == UNARY_NEG || kind == UNARY_ABS || kind == UNARY_SQUARE;
+}
 
 /* Whether the derivative is computed from y rather than from x. */
 static bool uses_output(enum unary_kind kind) {
-    return kind == UNARY_EXP || kind == UNARY_SQRT || kind == UNARY_RSQRT || kind == UNARY_TANH || kind == UNARY_SIGMOID ||
-           kind == UNARY_RELU;
+    return kind == UNARY_EXP || kind == UNARY_SQRT || kind == UNARY_RSQRT || kind == UNARY_TANH ||
+           kind == UNARY_SIGMOID || kind == UNARY_RELU;
 }
 
 static bool infer(struct hk_call *call) {
@@ -189,9 +210,7 @@ static void backward(struct hk_backward *b) {
     struct hk_value *x = uses_output(attrs->kind) ? b->call->outputs[0] : b->call->inputs[0];
     if (attrs->kind == UNARY_NEG) b->results[0] = hk_neg(dy);
     else if (attrs->kind == UNARY_AFFINE) b->results[0] = hk_affine(dy, attrs->a, 0);
-    else
-        b->results[0] =
-            hk_call_op(NULL, &hk_op_unary_backward, (struct hk_value *[]){x, dy}, 2, attrs, sizeof *attrs);
+    else b->results[0] = hk_call_op(NULL, &hk_op_unary_backward, (struct hk_value *[]){x, dy}, 2, attrs, sizeof *attrs);
 }
 
 static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
@@ -227,21 +246,23 @@ const struct hk_op hk_op_unary_backward = {
     .gpu = gpu,
 };
 
-#define UNARY_ROW(op_name) \
-    const struct hk_op hk_op_##op_name = { \
-        .name = #op_name, \
-        .min_inputs = 1, \
-        .max_inputs = 1, \
-        .n_outputs = 1, \
-        .flags = HK_OP_IN_PLACE, \
-        .infer = infer, \
-        .backward = backward, \
-        .cpu = CPU_KERNELS(unary), \
-        .gpu = gpu, \
+#define UNARY_ROW(op_name)                                                                                             \
+    const struct hk_op hk_op_##op_name = {                                                                             \
+        .name = #op_name,                                                                                              \
+        .min_inputs = 1,                                                                                               \
+        .max_inputs = 1,                                                                                               \
+        .n_outputs = 1,                                                                                                \
+        .flags = HK_OP_IN_PLACE,                                                                                       \
+        .infer = infer,                                                                                                \
+        .backward = backward,                                                                                          \
+        .cpu = CPU_KERNELS(unary),                                                                                     \
+        .gpu = gpu,                                                                                                    \
     };
-#define UNARY(op_name, kind) \
-    UNARY_ROW(op_name) \
-    struct hk_value *hk_##op_name(struct hk_value *x) { return build(&hk_op_##op_name, kind, x, 0, 0); }
+#define UNARY(op_name, kind)                                                                                           \
+    UNARY_ROW(op_name)                                                                                                 \
+    struct hk_value *hk_##op_name(struct hk_value *x) {                                                                \
+        return build(&hk_op_##op_name, kind, x, 0, 0);                                                                 \
+    }
 
 UNARY(neg, UNARY_NEG)
 UNARY(exp, UNARY_EXP)
@@ -261,9 +282,13 @@ UNARY(gelu_tanh, UNARY_GELU_TANH)
 UNARY(softplus, UNARY_SOFTPLUS)
 
 UNARY_ROW(leaky_relu)
-struct hk_value *hk_leaky_relu(struct hk_value *x, float slope) { return build(&hk_op_leaky_relu, UNARY_LEAKY_RELU, x, slope, 0); }
+struct hk_value *hk_leaky_relu(struct hk_value *x, float slope) {
+    return build(&hk_op_leaky_relu, UNARY_LEAKY_RELU, x, slope, 0);
+}
 UNARY_ROW(elu)
-struct hk_value *hk_elu(struct hk_value *x, float alpha) { return build(&hk_op_elu, UNARY_ELU, x, alpha, 0); }
+struct hk_value *hk_elu(struct hk_value *x, float alpha) {
+    return build(&hk_op_elu, UNARY_ELU, x, alpha, 0);
+}
 UNARY_ROW(affine)
 struct hk_value *hk_affine(struct hk_value *x, float scale, float offset) {
     return build(&hk_op_affine, UNARY_AFFINE, x, scale, offset);

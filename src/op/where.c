@@ -40,8 +40,9 @@ static bool infer(struct hk_call *call) {
     both.rank = hk_broadcast_shape(a, b, both.shape);
     const int rank = both.rank < 0 ? -1 : hk_broadcast_shape(c, &both, shape);
     if (rank < 0)
-        return hk_graph_fail(call->graph, HK_ERROR_INVALID, "where: shapes do not broadcast: condition is %s, a is %s, b is %s",
-                             hk_shape_text(c), hk_shape_text(a), hk_shape_text(b));
+        return hk_graph_fail(call->graph, HK_ERROR_INVALID,
+                             "where: shapes do not broadcast: condition is %s, a is %s, b is %s", hk_shape_text(c),
+                             hk_shape_text(a), hk_shape_text(b));
     hk_infer_output(call, 0, a->dtype, rank, shape);
     return true;
 }
