@@ -218,8 +218,8 @@ static int time_op(struct op_bench *b, double *seconds, int64_t *runs) {
 }
 
 static int run_op(struct op_bench *b, const struct op_options *o) {
-    double seconds;
-    int64_t runs;
+    double seconds = 0;
+    int64_t runs = 0;
     int status = make_matmul(b, o->transpose);
     if (status == EXIT_OK) status = time_op(b, &seconds, &runs);
     if (status != EXIT_OK) return status;
