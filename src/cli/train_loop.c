@@ -119,7 +119,7 @@ static int checkpoint_if_due(struct training *t) {
     const bool finished = train_finished(s),
                shown = finished || (s->evaluate_every && s->step % s->evaluate_every == 0);
     if (!shown && !interrupted && now_seconds() - t->last_save < SAVE_SECONDS) return EXIT_OK;
-    double loss;
+    double loss = 0;
     int status = held_out_loss(t, finished ? FINAL_TOKENS : shown ? QUICK_TOKENS : 1, &loss);
     if (status != EXIT_OK) return status;
     if (!isfinite(loss)) return stop_on_nan(t, s->step, "the held-out loss", loss);
