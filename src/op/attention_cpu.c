@@ -58,7 +58,7 @@ static void pack_left(float *packed, const float *source, int64_t rows, int64_t 
     const int64_t strips = strip_count(rows);
     for (int64_t s = 0; s < strips; s++) {
         const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
-        CPU_NAME(gemm_pack)(packed + from * k, height, source + from * row_stride, height, k, row_stride, k_stride);
+        gemm_pack(packed + from * k, height, source + from * row_stride, height, k, row_stride, k_stride);
     }
 }
 
@@ -70,7 +70,7 @@ static void multiply(const float *left, int64_t rows, int64_t until, int64_t pac
     for (int64_t s = 0; s < strips; s++) {
         const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
         if (from >= until) break;
-        CPU_NAME(gemm_tile)((int)height, width, k, left + from * packed_k, right, c + from * c_row, c_row, start, NULL);
+        gemm_tile((int)height, width, k, left + from * packed_k, right, c + from * c_row, c_row, start, NULL);
     }
 }
 
@@ -157,7 +157,7 @@ static void scale_lanes(float *x, int64_t rows, const struct tile *tile, const v
 static void store_transposed(const float *x, int64_t depth, const struct tile *tile, float *room, float *to,
                              int64_t to_row, bool add) {
     const int64_t pitch = (depth + VW - 1) / VW * VW;
-    CPU_NAME(gemm_pack)(room, pitch, x, depth, tile->lanes, tile->lanes, 1);
+    gemm_pack(room, pitch, x, depth, tile->lanes, tile->lanes, 1);
     for (int64_t t = 0; t < tile->width; t++)
         for (int64_t d = 0; d < depth; d++)
             to[t * to_row + d] = add ? to[t * to_row + d] + room[t * pitch + d] : room[t * pitch + d];
@@ -197,9 +197,8 @@ static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64
         query[tiles] = take(&workspace, depth * TILE);
         running[tiles] =
             (struct running){.max = {v_set(-FLT_MAX), v_set(-FLT_MAX)}, .out = take(&workspace, depth * TILE)};
-        CPU_NAME(gemm_pack)
-        (query[tiles], tile[tiles].lanes, matrix(q, b, h) + t * q->stride[2], tile[tiles].width, depth, q->stride[2],
-         1);
+        gemm_pack(query[tiles], tile[tiles].lanes, matrix(q, b, h) + t * q->stride[2], tile[tiles].width, depth,
+                  q->stride[2], 1);
         memset(running[tiles].out, 0, (size_t)(depth * TILE) * sizeof(float));
     }
     for (int64_t first = 0; first < p->keys && visible(p, &tile[tiles - 1], first, 1); first += KEYS) {
@@ -246,7 +245,7 @@ static void forward_query(const struct attention *p, int64_t b, int64_t h, int64
                                   .b_column = k->stride[2],
                                   .c = scores,
                                   .c_row = 1};
-        CPU_NAME(gemm_few)(&dots);
+        gemm_few(&dots);
         for (int64_t i = 0; i < count; i++) {
             scores[i] *= p->scale;
             max = HK_MAX(max, scores[i]);
@@ -328,7 +327,7 @@ static struct block block_at(const struct attention *p, int64_t b, int64_t kv_he
 static void pack_rows(float *packed, const float *source, int64_t width, int64_t depth, int64_t row_stride) {
     for (int64_t d = 0; d < depth; d += GEMM_COLUMNS) {
         const int64_t columns = HK_MIN(depth - d, GEMM_COLUMNS);
-        CPU_NAME(gemm_pack)(packed + d * width, gemm_vectors(columns) * VW, source + d, columns, width, 1, row_stride);
+        gemm_pack(packed + d * width, gemm_vectors(columns) * VW, source + d, columns, width, 1, row_stride);
     }
 }
 
@@ -338,11 +337,10 @@ static void add_over_queries(const struct block *block, const float *x, int64_t 
     const int64_t strips = strip_count(rows);
     for (int64_t s = 0; s < strips; s++) {
         const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
-        CPU_NAME(gemm_pack)(block->strip, height, x + from * tile->lanes, height, tile->width, tile->lanes, 1);
+        gemm_pack(block->strip, height, x + from * tile->lanes, height, tile->width, tile->lanes, 1);
         for (int64_t d = 0; d < depth; d += GEMM_COLUMNS)
-            CPU_NAME(gemm_tile)
-            ((int)height, HK_MIN(depth - d, GEMM_COLUMNS), tile->width, block->strip, packed + d * tile->width,
-             to + from * to_row + d, to_row, GEMM_ADD, NULL);
+            gemm_tile((int)height, HK_MIN(depth - d, GEMM_COLUMNS), tile->width, block->strip, packed + d * tile->width,
+                      to + from * to_row + d, to_row, GEMM_ADD, NULL);
     }
 }
 
@@ -393,8 +391,8 @@ static void backward_tile(const struct attention *a, const struct block *block, 
     if (seen == 0) return;
     const float *query = matrix(q, block->b, h) + tile->first * q->stride[2];
     const float *dout = matrix(g, block->b, h) + tile->first * g->stride[2];
-    CPU_NAME(gemm_pack)(block->query, lanes, query, tile->width, depth, q->stride[2], 1);
-    CPU_NAME(gemm_pack)(block->dout, lanes, dout, tile->width, depth, g->stride[2], 1);
+    gemm_pack(block->query, lanes, query, tile->width, depth, q->stride[2], 1);
+    gemm_pack(block->dout, lanes, dout, tile->width, depth, g->stride[2], 1);
     pack_rows(block->query_rows, query, tile->width, depth, q->stride[2]);
     pack_rows(block->dout_rows, dout, tile->width, depth, g->stride[2]);
     read_statistics(a, tile, block->b, h, lse, delta);

@@ -48,8 +48,8 @@ static void pack_dense_outer(float *target, int64_t pitch, const float *source, 
         for (int64_t p = 0; p < k; p++) v_store(target + p * pitch + i, v_load(source + p * inner + i));
 }
 
-void CPU_NAME(gemm_pack)(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
-                         int64_t inner) {
+void gemm_pack(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
+               int64_t inner) {
     if (outer == 1) {
         pack_dense_outer(target, pitch, source, width, k, inner);
         return;
@@ -123,32 +123,45 @@ typedef void tile_fn(int64_t k, const float *a, const float *b, const struct til
     static void tile_##rows##_##vectors(int64_t k, const float *a, const float *b, const struct tile_out *out) {       \
         tile(rows, vectors, k, a, b, out);                                                                             \
     }
-#define TILE_PAIR(rows) TILE(rows, 1) TILE(rows, 2)
+#define TILE_PAIR(rows)                                                                                                \
+    TILE(rows, 1)                                                                                                      \
+    TILE(rows, 2)                                                                                                      \
+    _Static_assert(rows <= GEMM_ROWS, "tile")
 #define TILE_NAMES(rows)                                                                                               \
     { tile_##rows##_1, tile_##rows##_2 }
 
-TILE_PAIR(1)
-TILE_PAIR(2) TILE_PAIR(3) TILE_PAIR(4)
+TILE_PAIR(1);
+TILE_PAIR(2);
+TILE_PAIR(3);
+TILE_PAIR(4);
 #if GEMM_ROWS > 4
-    TILE_PAIR(5) TILE_PAIR(6)
+TILE_PAIR(5);
+TILE_PAIR(6);
 #endif
 #if GEMM_ROWS > 6
-        TILE_PAIR(7) TILE_PAIR(8) TILE_PAIR(9) TILE_PAIR(10) TILE_PAIR(11) TILE_PAIR(12) TILE_PAIR(13) TILE_PAIR(14)
+TILE_PAIR(7);
+TILE_PAIR(8);
+TILE_PAIR(9);
+TILE_PAIR(10);
+TILE_PAIR(11);
+TILE_PAIR(12);
+TILE_PAIR(13);
+TILE_PAIR(14);
 #endif
 
-            static tile_fn *const tiles[GEMM_ROWS][2] = {
-                TILE_NAMES(1),  TILE_NAMES(2),  TILE_NAMES(3),  TILE_NAMES(4),
+static tile_fn *const tiles[GEMM_ROWS][2] = {
+    TILE_NAMES(1),  TILE_NAMES(2),  TILE_NAMES(3),  TILE_NAMES(4),
 #if GEMM_ROWS > 4
-                TILE_NAMES(5),  TILE_NAMES(6),
+    TILE_NAMES(5),  TILE_NAMES(6),
 #endif
 #if GEMM_ROWS > 6
-                TILE_NAMES(7),  TILE_NAMES(8),  TILE_NAMES(9),  TILE_NAMES(10),
-                TILE_NAMES(11), TILE_NAMES(12), TILE_NAMES(13), TILE_NAMES(14),
+    TILE_NAMES(7),  TILE_NAMES(8),  TILE_NAMES(9),  TILE_NAMES(10),
+    TILE_NAMES(11), TILE_NAMES(12), TILE_NAMES(13), TILE_NAMES(14),
 #endif
 };
 
-void CPU_NAME(gemm_tile)(int rows, int64_t width, int64_t k, const float *a, const float *b, float *c, int64_t c_row,
-                         enum gemm_start start, const float *bias) {
+void gemm_tile(int rows, int64_t width, int64_t k, const float *a, const float *b, float *c, int64_t c_row,
+               enum gemm_start start, const float *bias) {
     const struct tile_out out = {c, c_row, width, bias, start};
     tiles[rows - 1][gemm_vectors(width) - 1](k, a, b, &out);
 }
@@ -159,9 +172,8 @@ void CPU_NAME(gemm_tile)(int rows, int64_t width, int64_t k, const float *a, con
 static void pack_b(const struct gemm *g, float *packed, int64_t column, int64_t width, int64_t first, int64_t depth) {
     for (int64_t j = 0; j < width; j += GEMM_COLUMNS) {
         const int64_t strip = HK_MIN(width - j, GEMM_COLUMNS);
-        CPU_NAME(gemm_pack)
-        (packed + j * depth, gemm_vectors(strip) * VW, g->b + (column + j) * g->b_column + first * g->b_row, strip,
-         depth, g->b_column, g->b_row);
+        gemm_pack(packed + j * depth, gemm_vectors(strip) * VW, g->b + (column + j) * g->b_column + first * g->b_row,
+                  strip, depth, g->b_column, g->b_row);
     }
 }
 
@@ -172,11 +184,10 @@ static void multiply_block(const struct gemm *g, const float *b, float *a, int64
     const enum gemm_start start = first ? GEMM_ADD : GEMM_SET;
     for (int64_t s = 0; s < strips; s++) {
         const int64_t row = s * g->m / strips, rows = (s + 1) * g->m / strips - row;
-        CPU_NAME(gemm_pack)(a, rows, g->a + row * g->a_row + first * g->a_column, rows, depth, g->a_row, g->a_column);
+        gemm_pack(a, rows, g->a + row * g->a_row + first * g->a_column, rows, depth, g->a_row, g->a_column);
         for (int64_t j = 0; j < width; j += GEMM_COLUMNS)
-            CPU_NAME(gemm_tile)
-            ((int)rows, HK_MIN(width - j, GEMM_COLUMNS), depth, a, b + j * depth, g->c + row * g->c_row + column + j,
-             g->c_row, start, g->bias ? g->bias + column + j : NULL);
+            gemm_tile((int)rows, HK_MIN(width - j, GEMM_COLUMNS), depth, a, b + j * depth,
+                      g->c + row * g->c_row + column + j, g->c_row, start, g->bias ? g->bias + column + j : NULL);
     }
 }
 
@@ -185,30 +196,20 @@ static void fill_bias(const struct gemm *g) {
         for (int64_t j = 0; j < g->n; j++) g->c[i * g->c_row + j] = g->bias ? g->bias[j] : 0.0f;
 }
 
-/* A stride of 1 wherever the size allows it, so that packing finds the dense dimension. */
-static struct gemm with_dense_strides(const struct gemm *g) {
-    struct gemm d = *g;
-    if (d.k == 1) d.a_column = d.b_row = 1;
-    if (d.m == 1 && d.a_column != 1) d.a_row = 1;
-    if (d.n == 1 && d.b_row != 1) d.b_column = 1;
-    return d;
-}
-
-void CPU_NAME(gemm_block)(const struct gemm *given, float *workspace) {
-    const struct gemm g = with_dense_strides(given);
-    if (g.k == 0) {
-        fill_bias(&g);
+void gemm_block(const struct gemm *g, float *workspace) {
+    if (g->k == 0) {
+        fill_bias(g);
         return;
     }
-    const int64_t blocks = (g.k + GEMM_DEPTH - 1) / GEMM_DEPTH;
-    const int64_t depth = (((g.k + blocks - 1) / blocks) + VW - 1) / VW * VW; /* <= GEMM_DEPTH, a multiple of VW */
+    const int64_t blocks = (g->k + GEMM_DEPTH - 1) / GEMM_DEPTH;
+    const int64_t depth = (((g->k + blocks - 1) / blocks) + VW - 1) / VW * VW; /* <= GEMM_DEPTH, a multiple of VW */
     float *const b = workspace, *const a = workspace + GEMM_DEPTH * (GEMM_WIDTH + GEMM_COLUMNS) + GEMM_SLACK;
-    for (int64_t j = 0; j < g.n; j += GEMM_WIDTH) {
-        const int64_t width = HK_MIN(g.n - j, GEMM_WIDTH);
-        for (int64_t p = 0; p < g.k; p += depth) {
-            const int64_t d = HK_MIN(g.k - p, depth);
-            pack_b(&g, b, j, width, p, d);
-            multiply_block(&g, b, a, j, width, p, d);
+    for (int64_t j = 0; j < g->n; j += GEMM_WIDTH) {
+        const int64_t width = HK_MIN(g->n - j, GEMM_WIDTH);
+        for (int64_t p = 0; p < g->k; p += depth) {
+            const int64_t d = HK_MIN(g->k - p, depth);
+            pack_b(g, b, j, width, p, d);
+            multiply_block(g, b, a, j, width, p, d);
         }
     }
 }
@@ -274,7 +275,7 @@ static inline __attribute__((always_inline)) void few_by_columns(const struct ge
     for (; j < g->n; j++) few_dots(g, m, 1, j);
 }
 
-void CPU_NAME(gemm_few)(const struct gemm *g) {
+void gemm_few(const struct gemm *g) {
     if (g->b_column == 1) few_by_rows(g);
     else if (g->m == 1) few_by_columns(g, 1);
     else if (g->m == 2) few_by_columns(g, 2);

@@ -6,6 +6,12 @@
 #include "cpu/simd.h"
 #include "op/op.h"
 
+/* Functions of the instruction set that the including file is compiled for. */
+#define gemm_pack CPU_NAME(gemm_pack)
+#define gemm_tile CPU_NAME(gemm_tile)
+#define gemm_block CPU_NAME(gemm_block)
+#define gemm_few CPU_NAME(gemm_few)
+
 /* The register tile: GEMM_ROWS x GEMM_COLUMNS sums stay in registers. */
 #define GEMM_COLUMNS (2 * VW)
 #if VW == 16
@@ -28,7 +34,8 @@
 /* Floats that gemm_block needs as its workspace. */
 #define GEMM_WORKSPACE (GEMM_DEPTH * (GEMM_WIDTH + GEMM_COLUMNS + GEMM_ROWS) + 2 * GEMM_SLACK)
 
-/* C [m, n] = A [m, k] B [k, n] + bias [n] (NULL: none). Strides in elements; C's rows are dense. */
+/* C [m, n] = A [m, k] B [k, n] + bias [n] (NULL: none). Strides in elements, of which a and b have one that is 1 each;
+   C's rows are dense. */
 struct gemm {
     int64_t m, n, k;
     const float *a, *b, *bias;
@@ -40,8 +47,8 @@ struct gemm {
 /* Packs a strip of `width` (<= GEMM_COLUMNS) vectors of length k, element (i, p) at source[i * outer + p * inner], as
    target[p * pitch + i]; pitch >= width, and what lies between is undefined. outer or inner is 1. Writes up to
    GEMM_SLACK floats past k * pitch. */
-void CPU_NAME(gemm_pack)(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
-                         int64_t inner);
+void gemm_pack(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
+               int64_t inner);
 
 /* How many vectors wide a strip of B with this many columns is packed: its pitch is that times VW. */
 static inline int gemm_vectors(int64_t width) { return width > VW ? 2 : 1; }
@@ -50,16 +57,16 @@ enum gemm_start { GEMM_SET, GEMM_ADD };
 
 /* C [rows, width] (+)= A B with A packed (pitch = rows <= GEMM_ROWS) and B packed (pitch = VW * gemm_vectors(width)).
    GEMM_SET adds the bias [width], if any. */
-void CPU_NAME(gemm_tile)(int rows, int64_t width, int64_t k, const float *a, const float *b, float *c, int64_t c_row,
-                         enum gemm_start start, const float *bias);
+void gemm_tile(int rows, int64_t width, int64_t k, const float *a, const float *b, float *c, int64_t c_row,
+               enum gemm_start start, const float *bias);
 
 /* All of g, any m, n and k (0 too), with GEMM_WORKSPACE floats, 64-byte aligned. Each element of C is summed in an
    order that depends on k alone, so a product may be cut along m and n at will. */
-void CPU_NAME(gemm_block)(const struct gemm *g, float *workspace);
+void gemm_block(const struct gemm *g, float *workspace);
 
 /* For few rows (m <= GEMM_FEW), where reading B once is all the work: no packing. A's rows and either B's rows or its
    columns are dense. */
 #define GEMM_FEW 4
-void CPU_NAME(gemm_few)(const struct gemm *g);
+void gemm_few(const struct gemm *g);
 
 #endif

@@ -8,8 +8,8 @@
 
 /* A product of a step, cut into jobs: one part of C in one batch item each. */
 struct product {
-    const struct hk_step *step;
-    struct gemm whole; /* of batch item 0 */
+    const struct hk_operand *a, *b; /* the operands of `whole`, perhaps in the other order */
+    struct gemm whole;              /* of batch item 0 */
     int64_t part_m, part_n, parts_m, parts_n;
     bool few;
     char *workspace;
@@ -30,14 +30,14 @@ static void run_job(const struct product *p, int64_t job, float *workspace) {
     const int64_t item = job / (p->parts_m * p->parts_n), part = job % (p->parts_m * p->parts_n);
     const int64_t i = part / p->parts_n * p->part_m, j = part % p->parts_n * p->part_n;
     struct gemm g = p->whole;
-    g.a += batch_offset(&p->step->inputs[0], item) + i * g.a_row;
-    g.b += batch_offset(&p->step->inputs[1], item) + j * g.b_column;
+    g.a += batch_offset(p->a, item) + i * g.a_row;
+    g.b += batch_offset(p->b, item) + j * g.b_column;
     g.c += item * g.m * g.n + i * g.c_row + j;
     if (g.bias) g.bias += j;
     g.m = HK_MIN(g.m - i, p->part_m);
     g.n = HK_MIN(g.n - j, p->part_n);
-    if (p->few) CPU_NAME(gemm_few)(&g);
-    else CPU_NAME(gemm_block)(&g, workspace);
+    if (p->few) gemm_few(&g);
+    else gemm_block(&g, workspace);
 }
 
 static void run_jobs(void *context, int thread, int64_t begin, int64_t end) {
@@ -46,6 +46,7 @@ static void run_jobs(void *context, int thread, int64_t begin, int64_t end) {
     for (int64_t job = begin; job < end; job++) run_job(p, job, workspace);
 }
 
+/* As the shapes and strides say. */
 static struct gemm whole_product(const struct hk_step *step) {
     const struct hk_operand *a = &step->inputs[0], *b = &step->inputs[1];
     const int ra = a->rank, rb = b->rank;
@@ -65,8 +66,33 @@ static struct gemm whole_product(const struct hk_step *step) {
     };
 }
 
-/* Cuts C until there are a few jobs for every thread, but not below the size where packing would be most of the work.
- */
+/* A stride of 1 wherever the size allows it, so that the dense dimension is found. */
+static void find_dense_strides(struct gemm *g) {
+    if (g->k == 1) g->a_column = g->b_row = 1;
+    if (g->m == 1 && g->a_column != 1) g->a_row = 1;
+    if (g->n == 1 && g->b_row != 1) g->b_column = 1;
+}
+
+/* c = a b with one column is c^T = b^T a^T with one row, for which there is a way without packing. */
+static void exchange(struct product *p) {
+    const struct gemm g = p->whole;
+    const struct hk_operand *a = p->a;
+    p->a = p->b, p->b = a;
+    p->whole = (struct gemm){.m = 1,
+                             .n = g.m,
+                             .k = g.k,
+                             .a = g.b,
+                             .a_row = 1,
+                             .a_column = g.b_row,
+                             .b = g.a,
+                             .b_row = g.a_column,
+                             .b_column = g.a_row,
+                             .c = g.c,
+                             .c_row = g.m};
+}
+
+/* Cuts C until there are a few jobs for every thread, but not below the size where packing would be most of the
+   work. */
 static void choose_parts(struct product *p, int64_t batch, int threads) {
     const int64_t m = p->whole.m, n = p->whole.n, wanted = 2 * (int64_t)threads;
     const int64_t least_m = p->few ? m : 4 * GEMM_ROWS, least_n = p->few ? 16 * GEMM_COLUMNS : 2 * GEMM_COLUMNS;
@@ -85,15 +111,18 @@ static void choose_parts(struct product *p, int64_t batch, int threads) {
 }
 
 CPU_KERNEL(matmul) {
-    struct product p = {.step = step,
+    struct product p = {.a = &step->inputs[0],
+                        .b = &step->inputs[1],
                         .whole = whole_product(step),
                         .workspace = cpu->workspace,
                         .workspace_bytes = cpu->workspace_bytes};
-    struct gemm *g = &p.whole;
-    if (cpu_elements(&step->outputs[0]) == 0) return;
-    if (g->k == 1) g->a_column = g->b_row = 1;
+    const struct gemm *g = &p.whole;
+    const int64_t elements = cpu_elements(&step->outputs[0]);
+    if (elements == 0) return;
+    find_dense_strides(&p.whole);
+    if (g->n == 1 && g->m > 1 && g->b_row == 1 && !g->bias) exchange(&p);
     p.few = g->m <= GEMM_FEW && g->k > 0 && g->a_column == 1;
-    const int64_t batch = cpu_elements(&step->outputs[0]) / (g->m * g->n);
+    const int64_t batch = elements / (g->m * g->n);
     choose_parts(&p, batch, cpu->threads);
     /* small products: many to a piece, so that taking pieces costs little */
     const double work = (double)p.part_m * (double)p.part_n * (double)HK_MAX(g->k, 1);
