@@ -27,7 +27,7 @@ static uint64_t max_range(const struct vk_device *device) {
     const char *text = getenv("HEKLA_MAX_BINDING");
     const uint64_t device_range = HK_MIN(device->base.info.max_binding, UINT32_MAX - 3) - VK_MEMORY_ALIGN;
     const uint64_t asked = text ? strtoull(text, NULL, 10) / 4 * 4 : 0;
-    return asked ? HK_MIN(HK_MAX(asked, 4096), device_range) : device_range / 4 * 4;
+    return asked ? HK_MIN(HK_MAX(asked, 8192), device_range) : device_range / 4 * 4;
 }
 
 static uint32_t count_processors(const struct vk_device *device) {
