@@ -29,21 +29,6 @@ else()
   target_include_directories(hekla_dependencies SYSTEM INTERFACE ${CMAKE_BINARY_DIR}/fetched)
 endif()
 
-find_library(PTHREADPOOL_LIBRARY pthreadpool)
-find_path(PTHREADPOOL_INCLUDE pthreadpool.h)
-if(PTHREADPOOL_LIBRARY AND PTHREADPOOL_INCLUDE)
-  target_link_libraries(hekla_dependencies INTERFACE ${PTHREADPOOL_LIBRARY})
-  target_include_directories(hekla_dependencies SYSTEM INTERFACE ${PTHREADPOOL_INCLUDE})
-else()
-  set(PTHREADPOOL_BUILD_TESTS OFF CACHE BOOL "" FORCE)
-  set(PTHREADPOOL_BUILD_BENCHMARKS OFF CACHE BOOL "" FORCE)
-  set(PTHREADPOOL_LIBRARY_TYPE static CACHE STRING "" FORCE)
-  hekla_fetch(pthreadpool URL
-              https://github.com/google/pthreadpool/archive/d561aae9dfeab38ff595a0ae3e6bbd90b862c5f8.zip
-              URL_HASH SHA256=8b1d13195842c9b7e8ef5aa7d9b44ca4168a41b8ae97b4e50db4fcc562211f5b)
-  target_link_libraries(hekla_dependencies INTERFACE pthreadpool)
-endif()
-
 # Vulkan is headers and source only: the loader is opened at run time.
 if(HEKLA_VULKAN)
   find_path(VULKAN_HEADERS vulkan/vulkan_core.h)

@@ -1,10 +1,10 @@
 /* The CPU as a backend: its memory is the host's, a program is a list of kernel calls. */
 #include "cpu/cpu.h"
+#include "cpu/pool.h"
 #include "op/op.h"
 #include <cjson/cJSON.h>
 #include <hekla/graph.h>
 #include <pthread.h>
-#include <pthreadpool.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,7 +67,7 @@ void cpu_for(const struct cpu *cpu, int64_t count, int64_t grain, void (*body)(v
     struct pieces p = {.body = body, .context = context, .count = count, .grain = HK_MAX(grain, 1)};
     if (count <= 0) return;
     const size_t n = (size_t)((count + p.grain - 1) / p.grain);
-    if (n > 1 && cpu->threads > 1) pthreadpool_parallelize_1d(cpu->pool, run_piece, &p, n, 0);
+    if (n > 1 && cpu->threads > 1) pool_run(cpu->pool, n, run_piece, &p);
     else
         for (size_t i = 0; i < n; i++) run_piece(&p, i);
 }
@@ -78,7 +78,7 @@ void cpu_for_threads(const struct cpu *cpu, int64_t count, int64_t grain, void (
     if (count <= 0) return;
     const int64_t n = (count + p.grain - 1) / p.grain;
     if (n > 1 && cpu->threads > 1)
-        pthreadpool_parallelize_1d(cpu->pool, run_worker, &p, (size_t)HK_MIN(n, cpu->threads), 0);
+        pool_run(cpu->pool, (size_t)HK_MIN(n, cpu->threads), run_worker, &p);
     else
         run_worker(&p, 0);
 }
@@ -235,7 +235,7 @@ static hk_status write_trace(struct hk_device *d, const char *path) {
 
 static void device_close(struct hk_device *d) {
     struct device *device = (struct device *)d;
-    if (device->cpu.pool) pthreadpool_destroy(device->cpu.pool);
+    pool_destroy(device->cpu.pool);
     free(device->cpu.workspace);
     free(device->events);
     pthread_mutex_destroy(&device->mutex);
@@ -327,7 +327,7 @@ hk_status hk_cpu_open(const struct hk_device_params *params, struct hk_device **
     device->profile = params->profile;
     device->cpu.threads = device->base.info.threads;
     device->cpu.workspace_bytes = CPU_WORKSPACE_BYTES;
-    device->cpu.pool = pthreadpool_create((size_t)device->cpu.threads);
+    device->cpu.pool = pool_create(device->cpu.threads);
     if (!device->cpu.pool ||
         posix_memalign(&device->cpu.workspace, 4096, (size_t)device->cpu.threads * CPU_WORKSPACE_BYTES)) {
         device->cpu.workspace = NULL;

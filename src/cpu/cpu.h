@@ -5,7 +5,7 @@
 #include "backend.h"
 
 struct cpu {
-    struct pthreadpool *pool;
+    struct pool *pool;
     int threads;
     void *workspace;        /* for kernels, one op at a time: threads * workspace_bytes, 64-byte aligned */
     size_t workspace_bytes; /* per thread */
