@@ -32,6 +32,11 @@ const struct hk_op hk_op_store = {
     .gpu = gpu,
 };
 
+/* The value is of the tensor's own memory, in other places: an element could be overwritten before it is read. */
+static bool must_copy_first(const struct hk_value *to, const struct hk_value *from) {
+    return from->root->storage == to->storage && !(from->root == to && from->offset == 0 && hk_is_dense(from));
+}
+
 void hk_store(struct hk_tensor *tensor, struct hk_value *value) {
     struct hk_graph *graph = hk_value_graph(value);
     if (!graph) {
@@ -39,6 +44,7 @@ void hk_store(struct hk_tensor *tensor, struct hk_value *value) {
         return;
     }
     struct hk_value *leaf = hk_leaf(graph, tensor);
+    if (leaf && must_copy_first(leaf, value)) value = hk_call_op(graph, &hk_op_copy, &value, 1, NULL, 0);
     hk_call_op(graph, &hk_op_store, (struct hk_value *[]){leaf, value}, 2, NULL, 0);
 }
 #endif
