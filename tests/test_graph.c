@@ -1,0 +1,436 @@
+/* Graphs, gradients and programs: what their headers promise, on every device. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "support.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct hk_device *devices[TEST_MAX_DEVICES], *device; /* the one that a test runs on now */
+static int n_devices;
+
+#define ON_EACH_DEVICE for (int device_number = 0; device_number < n_devices && (device = devices[device_number]); device_number++)
+
+static struct hk_tensor *tensor(struct hk_shape shape, const float *data) {
+    struct hk_tensor *t = hk_tensor_create(device, HK_F32, shape);
+    assert_non_null(t);
+    if (data) assert_int_equal(hk_tensor_write(t, data, hk_tensor_bytes(t)), HK_OK);
+    return t;
+}
+
+static void compile_and_run(struct hk_graph *graph) {
+    struct hk_program *program = hk_compile(device, graph, NULL);
+    if (!program) print_error("%s\n", hk_error_message());
+    assert_non_null(program);
+    assert_int_equal(hk_program_run(program), HK_OK);
+    hk_program_destroy(&program);
+    assert_null(program);
+}
+
+static void expect(struct hk_tensor *t, const float *wanted, int count) {
+    float x[64];
+    assert_int_equal(hk_tensor_read(t, x, (size_t)count * sizeof *x), HK_OK);
+    for (int i = 0; i < count; i++)
+        if (!(fabsf(x[i] - wanted[i]) <= 1e-5f * (1 + fabsf(wanted[i]))))
+            fail_msg("element %d is %g, not %g, on %s", i, (double)x[i], (double)wanted[i], test_device_name(device));
+}
+#define EXPECT(t, ...) \
+    do { \
+        const float wanted[] = {__VA_ARGS__}; \
+        expect(t, wanted, COUNT(wanted)); \
+    } while (0)
+#define TENSOR(shape, ...) tensor(shape, (const float[]){__VA_ARGS__})
+
+/* The graph's error, kept since it happened. */
+static void expect_refusal(struct hk_graph *graph, hk_status status, const char *message) {
+    assert_null(hk_compile(device, graph, NULL));
+    assert_int_equal(hk_error_status(), status);
+    if (!strstr(hk_error_message(), message)) fail_msg("\"%s\" lacks \"%s\"", hk_error_message(), message);
+}
+
+/* ---- Errors ---- */
+
+static void test_the_first_error_stays(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = tensor(HK_SHAPE(2, 3), NULL), *y = tensor(HK_SHAPE(4, 5), NULL);
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *wrong = hk_matmul(hk_leaf(graph, x), hk_leaf(graph, y));
+        assert_null(wrong);
+        assert_int_equal(hk_graph_status(graph), HK_ERROR_INVALID);
+        assert_null(hk_relu(wrong));
+        assert_null(hk_add(wrong, hk_leaf(graph, x)));
+        assert_null(hk_softmax(hk_leaf(graph, x), 7)); /* also wrong, later */
+        hk_store(x, wrong);
+        struct hk_value *grad;
+        assert_int_not_equal(hk_gradients(wrong, (struct hk_value *[]){hk_leaf(graph, x)}, 1, &grad), HK_OK);
+        expect_refusal(graph, HK_ERROR_INVALID, "matmul: inner sizes differ: ");
+        hk_graph_destroy(&graph);
+        assert_null(graph);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&y);
+    }
+}
+
+static void test_values_of_two_graphs_do_not_mix(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = tensor(HK_SHAPE(3), NULL);
+        struct hk_graph *one = hk_graph_create(), *two = hk_graph_create();
+        assert_null(hk_add(hk_leaf(one, x), hk_leaf(two, x)));
+        expect_refusal(one, HK_ERROR_INVALID, "two graphs");
+        expect_refusal(two, HK_ERROR_INVALID, "two graphs");
+        hk_graph_destroy(&one);
+        hk_graph_destroy(&two);
+        hk_tensor_destroy(&x);
+    }
+}
+
+static void test_what_cannot_be_compiled_is_refused(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = tensor(HK_SHAPE(3), NULL), *y = tensor(HK_SHAPE(4), NULL);
+        struct hk_graph *graph = hk_graph_create();
+        hk_relu(hk_leaf(graph, x));
+        expect_refusal(graph, HK_ERROR_INVALID, "stores nothing");
+        hk_store(y, hk_relu(hk_leaf(graph, x)));
+        expect_refusal(graph, HK_ERROR_INVALID, "[4]");
+        assert_null(hk_compile(NULL, graph, NULL));
+        assert_null(hk_compile(device, NULL, NULL));
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&y);
+        hk_tensor_destroy(&y);
+    }
+}
+
+static void test_a_tensor_of_another_device_is_refused(void **state) {
+    (void)state;
+    struct hk_device *other = test_device_open("cpu");
+    assert_non_null(other);
+    ON_EACH_DEVICE {
+        struct hk_tensor *foreign = hk_tensor_create(other, HK_F32, HK_SHAPE(3)), *own = tensor(HK_SHAPE(3), NULL);
+        struct hk_graph *graph = hk_graph_create();
+        hk_store(own, hk_relu(hk_leaf(graph, foreign)));
+        expect_refusal(graph, HK_ERROR_INVALID, "another device");
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&foreign);
+        hk_tensor_destroy(&own);
+    }
+    hk_device_destroy(&other);
+}
+
+/* ---- Programs ---- */
+
+static void test_dead_ops_are_removed(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = TENSOR(HK_SHAPE(4), 1, -2, 3, -4), *y = tensor(HK_SHAPE(4), NULL);
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *v = hk_leaf(graph, x), *unused = hk_exp(v), *used = hk_relu(v);
+        for (int i = 0; i < 10; i++) unused = hk_sin(hk_add(unused, used));
+        hk_store(y, hk_square(used));
+        struct hk_program *program = hk_compile(device, graph, NULL);
+        assert_non_null(program);
+        assert_in_range(hk_program_get_info(program)->ops, 1, 3); /* relu, square, and the store at most */
+        assert_int_equal(hk_program_run(program), HK_OK);
+        EXPECT(y, 1, 0, 9, 0);
+        hk_program_destroy(&program);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&y);
+    }
+}
+
+static void test_a_program_outlives_what_it_was_made_of(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = TENSOR(HK_SHAPE(3), 1, 2, 3), *w = TENSOR(HK_SHAPE(3), 4, 5, 6), *y = tensor(HK_SHAPE(3), NULL);
+        struct hk_graph *graph = hk_graph_create();
+        hk_store(y, hk_add(hk_leaf(graph, x), hk_leaf(graph, w)));
+        struct hk_program *program = hk_compile(device, graph, &(struct hk_compile_params){.name = "adder"});
+        assert_non_null(program);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&w);
+        for (int i = 0; i < 3; i++) {
+            assert_int_equal(hk_tensor_write(x, (const float[]){(float)i, 0, 0}, 12), HK_OK);
+            assert_int_equal(hk_program_run(program), HK_OK);
+            EXPECT(y, (float)(4 + i), 5, 6);
+        }
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&y);
+        assert_int_equal(hk_program_run(program), HK_OK);
+        hk_program_destroy(&program);
+    }
+}
+
+static void test_memory_is_known_and_limited(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = tensor(HK_SHAPE(1 << 16), NULL), *y = tensor(HK_SHAPE(1), NULL);
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *v = hk_leaf(graph, x);
+        for (int i = 0; i < 50; i++) v = hk_add(hk_sin(v), hk_cos(v));
+        hk_store(y, hk_sum(v, HK_AXES(0), true));
+        struct hk_stats before, after;
+        hk_device_get_stats(device, &before);
+        struct hk_program *program = hk_compile(device, graph, NULL);
+        assert_non_null(program);
+        hk_device_get_stats(device, &after);
+        const struct hk_program_info *info = hk_program_get_info(program);
+        assert_true(info->peak_bytes == info->arena_bytes + info->tensor_bytes);
+        assert_true(info->value_bytes >= (uint64_t)150 << 18);      /* 150 values of 256 KiB ... */
+        assert_true(info->arena_bytes <= ((uint64_t)3 << 18) + 4096); /* ... three of which live at once */
+        assert_true(info->tensor_bytes >= ((uint64_t)1 << 18) + 4);
+        assert_true(after.bytes - before.bytes >= info->arena_bytes);
+        assert_true(after.bytes - before.bytes <= info->arena_bytes + 65536);
+        const uint64_t need = info->arena_bytes;
+        hk_program_destroy(&program);
+
+        char have_text[32], need_text[32];
+        snprintf(need_text, sizeof need_text, "%llu", (unsigned long long)need);
+        snprintf(have_text, sizeof have_text, "%llu", (unsigned long long)need - 1);
+        assert_null(hk_compile(device, graph, &(struct hk_compile_params){.memory_limit = need - 1}));
+        assert_int_equal(hk_error_status(), HK_ERROR_OUT_OF_MEMORY);
+        assert_non_null(strstr(hk_error_message(), need_text));
+        assert_non_null(strstr(hk_error_message(), have_text));
+        program = hk_compile(device, graph, &(struct hk_compile_params){.memory_limit = need});
+        assert_non_null(program);
+        hk_program_destroy(&program);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&y);
+    }
+}
+
+static void test_a_device_keeps_its_memory_limit(void **state) {
+    (void)state;
+    device = hk_device_open(&(struct hk_device_params){.name = "cpu", .memory_limit = 1 << 20});
+    assert_non_null(device);
+    struct hk_tensor *x = tensor(HK_SHAPE(1 << 17), NULL); /* half of it */
+    assert_null(hk_tensor_create(device, HK_F32, HK_SHAPE(1 << 18)));
+    assert_int_equal(hk_error_status(), HK_ERROR_OUT_OF_MEMORY);
+    assert_non_null(strstr(hk_error_message(), "1048576"));
+    struct hk_graph *graph = hk_graph_create();
+    /* two copies of x besides x do not fit */
+    struct hk_value *both[] = {hk_leaf(graph, x), hk_leaf(graph, x)};
+    hk_store(x, hk_slice(hk_sin(hk_concat(both, 2, 0)), 0, 0, 1 << 17, 1));
+    expect_refusal(graph, HK_ERROR_OUT_OF_MEMORY, "bytes");
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&x);
+    hk_device_destroy(&device);
+}
+
+static void test_tensors_change_at_their_place_in_the_program(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *a = TENSOR(HK_SHAPE(2), 1, 2), *b = TENSOR(HK_SHAPE(2), 10, 20), *c = tensor(HK_SHAPE(2), NULL);
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *early = hk_affine(hk_leaf(graph, a), 1, 0.5f);    /* a as it was */
+        hk_store(a, hk_leaf(graph, b));                                    /* a = b */
+        hk_store(b, hk_add(hk_leaf(graph, a), hk_leaf(graph, b)));         /* b = 2 b: a is b by now */
+        hk_store(c, hk_add(early, hk_leaf(graph, a)));
+        hk_store(a, hk_affine(hk_leaf(graph, a), 1, 1));                   /* a++, twice */
+        hk_store(a, hk_affine(hk_leaf(graph, a), 1, 1));
+        compile_and_run(graph);
+        EXPECT(a, 12, 22);
+        EXPECT(b, 20, 40);
+        EXPECT(c, 11.5f, 22.5f);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&a);
+        hk_tensor_destroy(&b);
+        hk_tensor_destroy(&c);
+    }
+}
+
+static void test_views_of_a_tensor_share_its_memory(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *all = TENSOR(HK_SHAPE(6), 1, 2, 3, 4, 5, 6), *middle = hk_tensor_view(all, 2, HK_SHAPE(3, 1));
+        assert_non_null(middle);
+        assert_null(hk_tensor_view(all, 4, HK_SHAPE(3)));
+        assert_int_equal(hk_error_status(), HK_ERROR_INVALID);
+        struct hk_tensor *after = hk_tensor_view(all, 3, HK_SHAPE(3, 1));
+        struct hk_graph *graph = hk_graph_create();
+        hk_store(middle, hk_neg(hk_leaf(graph, middle)));
+        hk_store(all, hk_affine(hk_leaf(graph, all), 2, 0)); /* sees what middle became: 2 4 -6 -8 -10 12 */
+        hk_store(after, hk_leaf(graph, middle));             /* one place on, where the two overlap */
+        compile_and_run(graph);
+        EXPECT(all, 2, 4, -6, -6, -8, -10);
+        hk_tensor_destroy(&after);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&all); /* middle keeps the memory */
+        EXPECT(middle, -6, -6, -8);
+        hk_tensor_destroy(&middle);
+    }
+}
+
+static void test_empty_tensors_work(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = tensor(HK_SHAPE(0, 3), NULL), *y = tensor(HK_SHAPE(0, 5), NULL), *w = tensor(HK_SHAPE(3, 5), NULL);
+        struct hk_tensor *sum = TENSOR(HK_SCALAR, 7), *grad = TENSOR(HK_SHAPE(3, 5), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *product = hk_relu(hk_matmul(hk_leaf(graph, x), hk_leaf(graph, w))), *loss, *g;
+        hk_store(y, product);
+        hk_store(sum, loss = hk_sum(product, HK_ALL_AXES, false));
+        assert_int_equal(hk_gradients(loss, (struct hk_value *[]){hk_leaf(graph, w)}, 1, &g), HK_OK);
+        hk_store(grad, g);
+        compile_and_run(graph);
+        EXPECT(sum, 0);
+        EXPECT(grad, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x), hk_tensor_destroy(&y), hk_tensor_destroy(&w), hk_tensor_destroy(&sum), hk_tensor_destroy(&grad);
+    }
+}
+
+/* ---- Gradients ---- */
+
+/* Stores d loss / d leaf(x). */
+static struct hk_value *store_gradient(struct hk_value *loss, struct hk_tensor *x, struct hk_tensor *grad) {
+    struct hk_value *g = NULL;
+    assert_int_equal(hk_gradients(loss, (struct hk_value *[]){hk_leaf(hk_value_graph(loss), x)}, 1, &g), HK_OK);
+    assert_non_null(g);
+    hk_store(grad, g);
+    return g;
+}
+
+static void test_gradients_of_shared_parts_add_up(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = TENSOR(HK_SHAPE(3), 1, 2, 3), *grad = tensor(HK_SHAPE(3), NULL), *second = tensor(HK_SHAPE(3), NULL);
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *v = hk_leaf(graph, x), *square = hk_mul(v, v), *cube = hk_mul(square, v);
+        struct hk_value *loss = hk_sum(hk_add(hk_add(cube, square), hk_add(cube, v)), HK_ALL_AXES, false); /* 2x^3 + x^2 + x */
+        struct hk_value *g = store_gradient(loss, x, grad);
+        store_gradient(hk_sum(g, HK_ALL_AXES, false), x, second); /* the gradient of a gradient */
+        compile_and_run(graph);
+        EXPECT(grad, 9, 29, 61);    /* 6x^2 + 2x + 1 */
+        EXPECT(second, 14, 26, 38); /* 12x + 2 */
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x), hk_tensor_destroy(&grad), hk_tensor_destroy(&second);
+    }
+}
+
+static void test_gradients_of_what_was_broadcast_are_sums(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *row = TENSOR(HK_SHAPE(3), 1, 2, 3), *column = TENSOR(HK_SHAPE(2, 1), 4, 5), *one = TENSOR(HK_SCALAR, 2);
+        struct hk_tensor *grads[3] = {tensor(HK_SHAPE(3), NULL), tensor(HK_SHAPE(2, 1), NULL), tensor(HK_SCALAR, NULL)};
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *wrt[3] = {hk_leaf(graph, row), hk_leaf(graph, column), hk_leaf(graph, one)}, *g[3];
+        struct hk_value *loss = hk_sum(hk_mul(hk_mul(wrt[0], wrt[1]), wrt[2]), HK_ALL_AXES, false);
+        assert_int_equal(hk_gradients(loss, wrt, 3, g), HK_OK);
+        for (int i = 0; i < 3; i++) hk_store(grads[i], g[i]);
+        compile_and_run(graph);
+        EXPECT(grads[0], 18, 18, 18);
+        EXPECT(grads[1], 12, 12);
+        EXPECT(grads[2], 54);
+        hk_graph_destroy(&graph);
+        for (int i = 0; i < 3; i++) hk_tensor_destroy(&grads[i]);
+        hk_tensor_destroy(&row), hk_tensor_destroy(&column), hk_tensor_destroy(&one);
+    }
+}
+
+static void test_gradients_stop_and_are_zero_where_nothing_depends(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = TENSOR(HK_SHAPE(2), 3, 4), *y = TENSOR(HK_SHAPE(2), 5, 6);
+        struct hk_tensor *grads[2] = {TENSOR(HK_SHAPE(2), 9, 9), TENSOR(HK_SHAPE(2), 9, 9)};
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *wrt[2] = {hk_leaf(graph, x), hk_leaf(graph, y)}, *g[2];
+        struct hk_value *loss = hk_sum(hk_mul(hk_stop_gradient(wrt[0]), hk_square(wrt[0])), HK_ALL_AXES, false);
+        assert_int_equal(hk_gradients(loss, wrt, 2, g), HK_OK);
+        for (int i = 0; i < 2; i++) hk_store(grads[i], g[i]);
+        compile_and_run(graph);
+        EXPECT(grads[0], 18, 32); /* x * 2x */
+        EXPECT(grads[1], 0, 0);
+        hk_graph_destroy(&graph);
+        for (int i = 0; i < 2; i++) hk_tensor_destroy(&grads[i]);
+        hk_tensor_destroy(&x), hk_tensor_destroy(&y);
+    }
+}
+
+static void test_gradients_that_do_not_exist_are_refused(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = tensor(HK_SHAPE(2), NULL);
+        struct hk_value *g;
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *v = hk_leaf(graph, x);
+        assert_int_equal(hk_gradients(hk_relu(v), &v, 1, &g), HK_ERROR_INVALID);
+        expect_refusal(graph, HK_ERROR_INVALID, "one f32 number");
+        hk_graph_destroy(&graph);
+        graph = hk_graph_create();
+        v = hk_leaf(graph, x);
+        struct hk_value *loss = hk_global_norm(graph, &x, 1);
+        assert_int_equal(hk_gradients(loss, &v, 1, &g), HK_ERROR_INVALID);
+        expect_refusal(graph, HK_ERROR_INVALID, "has no gradient");
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+    }
+}
+
+/* Eight times four layers x = tanh(x w) on [64, 64]; the gradient of the sum by the first x, and the memory it took. */
+static uint64_t run_layers(bool checkpoint, float *gradient) {
+    enum { N = 64, LAYERS = 8 };
+    float data[N * N];
+    uint64_t random = 3;
+    for (int i = 0; i < N * N; i++) data[i] = (float)test_uniform(&random, -0.2, 0.2);
+    struct hk_tensor *w = tensor(HK_SHAPE(N, N), data), *first = tensor(HK_SHAPE(N, N), data), *grad = tensor(HK_SHAPE(N, N), NULL);
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_value *x = hk_leaf(graph, first);
+    for (int i = 0; i < LAYERS; i++) {
+        for (int k = 0; k < 4; k++) x = hk_tanh(hk_matmul(x, hk_leaf(graph, w)));
+        if (checkpoint) x = hk_checkpoint(x);
+    }
+    store_gradient(hk_sum(x, HK_ALL_AXES, false), first, grad);
+    struct hk_program *program = hk_compile(device, graph, NULL);
+    assert_non_null(program);
+    const uint64_t arena = hk_program_get_info(program)->arena_bytes;
+    assert_int_equal(hk_program_run(program), HK_OK);
+    assert_int_equal(hk_tensor_read(grad, gradient, sizeof data), HK_OK);
+    hk_program_destroy(&program);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&w), hk_tensor_destroy(&first), hk_tensor_destroy(&grad);
+    return arena;
+}
+
+static void test_checkpointing_takes_less_memory_for_the_same_bits(void **state) {
+    (void)state;
+    static float plain[64 * 64], checkpointed[64 * 64];
+    ON_EACH_DEVICE {
+        const uint64_t all = run_layers(false, plain), some = run_layers(true, checkpointed);
+        assert_memory_equal(plain, checkpointed, sizeof plain);
+        if (some * 10 > all * 6) fail_msg("checkpointing takes %llu bytes, without it %llu", (unsigned long long)some, (unsigned long long)all);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_the_first_error_stays),
+        cmocka_unit_test(test_values_of_two_graphs_do_not_mix),
+        cmocka_unit_test(test_what_cannot_be_compiled_is_refused),
+        cmocka_unit_test(test_a_tensor_of_another_device_is_refused),
+        cmocka_unit_test(test_dead_ops_are_removed),
+        cmocka_unit_test(test_a_program_outlives_what_it_was_made_of),
+        cmocka_unit_test(test_memory_is_known_and_limited),
+        cmocka_unit_test(test_a_device_keeps_its_memory_limit),
+        cmocka_unit_test(test_tensors_change_at_their_place_in_the_program),
+        cmocka_unit_test(test_views_of_a_tensor_share_its_memory),
+        cmocka_unit_test(test_empty_tensors_work),
+        cmocka_unit_test(test_gradients_of_shared_parts_add_up),
+        cmocka_unit_test(test_gradients_of_what_was_broadcast_are_sums),
+        cmocka_unit_test(test_gradients_stop_and_are_zero_where_nothing_depends),
+        cmocka_unit_test(test_gradients_that_do_not_exist_are_refused),
+        cmocka_unit_test(test_checkpointing_takes_less_memory_for_the_same_bits),
+    };
+    n_devices = test_devices_open(devices);
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    return failed || !test_devices_close(devices, n_devices);
+}
