@@ -214,11 +214,39 @@ static void test_random_graphs_compute_what_they_say(void **state) {
         for (uint64_t seed = 0; seed < (test_is_cpu(devices[i]) ? 2000u : 100u); seed++) run_random_graph(devices[i], seed);
 }
 
+/* y lies in the tensor that it is stored to when the difference, which reads it in another order, is stored there too. */
+static void test_what_is_read_in_another_order_is_not_overwritten(void **state) {
+    (void)state;
+    enum { WIDE = 96 };
+    static float numbers[WIDE * WIDE], got[WIDE * WIDE];
+    for (int i = 0; i < WIDE * WIDE; i++) numbers[i] = (float)i;
+    for (int i = 0; i < n_devices; i++) {
+        struct hk_tensor *x = hk_tensor_from(devices[i], HK_F32, HK_SHAPE(WIDE, WIDE), numbers);
+        struct hk_tensor *t = hk_tensor_create(devices[i], HK_F32, HK_SHAPE(WIDE, WIDE));
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *y = hk_neg(hk_leaf(graph, x));
+        hk_store(t, y);
+        hk_store(t, hk_sub(hk_leaf(graph, x), hk_transpose(y)));
+        struct hk_program *program = hk_compile(devices[i], graph, NULL);
+        assert_non_null(program);
+        assert_int_equal(hk_program_run(program), HK_OK);
+        assert_int_equal(hk_tensor_read(t, got, sizeof got), HK_OK);
+        for (int k = 0; k < WIDE * WIDE; k++)
+            if (got[k] != numbers[k] + numbers[k % WIDE * WIDE + k / WIDE])
+                fail_msg("on %s element %d is %g", test_device_name(devices[i]), k, (double)got[k]);
+        hk_program_destroy(&program);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&t);
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_places_do_not_overlap),
         cmocka_unit_test(test_what_no_block_holds_is_refused),
         cmocka_unit_test(test_random_graphs_compute_what_they_say),
+        cmocka_unit_test(test_what_is_read_in_another_order_is_not_overwritten),
     };
     n_devices = test_devices_open(devices);
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);

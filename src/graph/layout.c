@@ -72,18 +72,25 @@ static struct range range_of_leaf(const struct hk_value *leaf) {
     return (struct range){leaf->storage, leaf->storage_offset, (uint64_t)leaf->extent * hk_dtype_size(leaf->dtype)};
 }
 
-static bool touches(const struct hk_value *value, struct range range) {
-    const struct range own = range_of_leaf(value->root);
-    return own.storage == range.storage && own.offset < range.offset + range.bytes && range.offset < own.offset + own.bytes;
+static struct range range_of_memory(const struct hk_memory *memory) {
+    return (struct range){memory->storage, memory->offset, memory->lifetime.bytes};
 }
 
-/* All that the call reads of the range is the elementwise input that its output replaces. */
-static bool reads_in_place(const struct hk_call *call, struct range range) {
+static bool overlap(struct range a, struct range b) {
+    return a.storage == b.storage && a.offset < b.offset + b.bytes && b.offset < a.offset + a.bytes;
+}
+
+static bool touches(const struct hk_value *value, struct range range) { return overlap(range_of_leaf(value->root), range); }
+
+/* All that the call reads of the range, as a tensor or as a value that was put there, is the elementwise input that its
+   output replaces. */
+static bool reads_in_place(const struct hk_layout *layout, const struct hk_call *call, struct range range) {
     if (!(call->op->flags & HK_OP_IN_PLACE)) return false;
     for (int k = 0; k < call->n_inputs; k++) {
         const struct hk_value *in = call->inputs[k];
-        const struct range own = range_of_leaf(in->root);
-        if (touches(in, range) && !(own.offset == range.offset && own.bytes == range.bytes && covers_root(in))) return false;
+        const int m = layout->memory_of[in->root->id];
+        const struct range own = m < 0 ? range_of_leaf(in->root) : range_of_memory(&layout->memories[m]);
+        if (overlap(own, range) && !(own.offset == range.offset && own.bytes == range.bytes && covers_root(in))) return false;
     }
     return true;
 }
@@ -95,9 +102,7 @@ static bool range_is_free(const struct hk_layout *layout, struct range range, in
             if (touches(layout->calls[i]->inputs[k], range)) return false;
     for (int i = 0; i < layout->n_memories; i++) {
         const struct hk_memory *m = &layout->memories[i];
-        if (m->storage == range.storage && m->lifetime.first <= last && first <= m->lifetime.last &&
-            m->offset < range.offset + range.bytes && range.offset < m->offset + m->lifetime.bytes)
-            return false;
+        if (m->lifetime.first <= last && first <= m->lifetime.last && overlap(range_of_memory(m), range)) return false;
     }
     return true;
 }
@@ -111,7 +116,7 @@ static bool compute_in_tensor(struct hk_layout *layout, int step) {
     struct hk_memory *memory = &layout->memories[m];
     const struct range range = range_of_leaf(tensor);
     const int first = memory->lifetime.first, last = memory->lifetime.last;
-    const bool in_place = reads_in_place(layout->calls[first], range);
+    const bool in_place = reads_in_place(layout, layout->calls[first], range);
     if (!range_is_free(layout, range, in_place ? first + 1 : first, last, step)) return false;
     memory->storage = tensor->storage;
     memory->offset = tensor->storage_offset;
