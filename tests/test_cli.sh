@@ -158,6 +158,10 @@ damage && sed 's/"vocab_size":[^,]*/"vocab_size": 99/' run/config.json >damaged/
 expect 1 "vocabulary of 99" "$hekla" generate damaged --device cpu
 damage && echo '{"step"' >damaged/state.json
 expect 1 "damaged/state.json" "$hekla" train --resume --steps 30 --out damaged --device cpu
+# sizes whose product overflows to 0 must not become a small buffer
+damage && sed 's/"batch":[^,]*/"batch": 4294967296/; s/"accumulate":[^,]*/"accumulate": 4294967296/' run/state.json \
+    >damaged/state.json
+expect 1 "does not say how the run is trained" "$hekla" train --resume --steps 30 --out damaged --device cpu
 damage && rm damaged/state.json
 expect 1 "state.json" "$hekla" train --resume --steps 30 --out damaged --device cpu
 expect 0 "" "$hekla" generate damaged --tokens 3 --device cpu

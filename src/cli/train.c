@@ -44,6 +44,9 @@ static const struct train_options defaults = {.out = "run",
 #define TEXT(option, field, form, text)                                                                                \
     { .name = option, .kind = OPTION_TEXT, .value = &o->field, .argument = form, .help = text }
 
+/* Also of a run that is resumed: their product with the size of a token is far from overflow. */
+enum { MOST_SEQUENCES = 65536, MOST_CONTEXT = 1 << 20 };
+
 #define N_ROWS 23
 static void make_rows(struct train_options *o, struct option_row rows[N_ROWS]) {
     const struct option_row made[N_ROWS] = {
@@ -53,9 +56,9 @@ static void make_rows(struct train_options *o, struct option_row rows[N_ROWS]) {
         WHOLE("layers", layers, 1, 1000, "(default 4)"),
         WHOLE("heads", heads, 1, 1000, "attention heads; must divide the width (default 4)"),
         WHOLE("width", width, 1, 65536, "channels (default 128); feed-forward layers have 4 x that, Llama's 8/3 x"),
-        WHOLE("context", context, 1, 1048576, "bytes that the model sees (default 64)"),
-        WHOLE("batch", batch, 1, 65536, "sequences at a time (default 12)"),
-        WHOLE("accumulate", accumulate, 1, 65536, "batches in one step (default 1)"),
+        WHOLE("context", context, 1, MOST_CONTEXT, "bytes that the model sees (default 64)"),
+        WHOLE("batch", batch, 1, MOST_SEQUENCES, "sequences at a time (default 12)"),
+        WHOLE("accumulate", accumulate, 1, MOST_SEQUENCES, "batches in one step (default 1)"),
         WHOLE("steps", steps, 1, 1e12, "how many steps to train (default 5000)"),
         NUMBER("minutes", minutes, 1e6, "how long to train, instead of --steps"),
         NUMBER("lr", lr, 1e30, "the highest learning rate (default 0.001); it falls to a tenth"),
@@ -207,11 +210,14 @@ static void change_plan(const struct command_line *line, const struct train_opti
     if (options_given(line, "eval-every")) state->evaluate_every = o->eval_every;
 }
 
+static bool in_range(int64_t x, int64_t most) { return x >= 1 && x <= most; }
+
 static int load_run(const struct command_line *line, const struct train_options *o, struct training *t) {
     if (hk_run_load_config(t->folder, &t->model) != HK_OK || hk_run_load_state(t->folder, &t->state) != HK_OK)
         return fail_library();
     const struct hk_run_state *s = &t->state;
-    if (s->batch < 1 || s->length < 1 || s->accumulate < 1 || (!s->steps && !(s->minutes > 0)))
+    if (!in_range(s->batch, MOST_SEQUENCES) || !in_range(s->accumulate, MOST_SEQUENCES) ||
+        !in_range(s->length, MOST_CONTEXT) || (!s->steps && !(s->minutes > 0)))
         return fail_with("%s/state.json does not say how the run is trained: it cannot be resumed", t->folder);
     const int status = check_conflicts(line, t);
     if (status == EXIT_OK) change_plan(line, o, &t->state);
