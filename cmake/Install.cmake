@@ -16,5 +16,9 @@ install(EXPORT hekla NAMESPACE hekla:: DESTINATION ${package_folder} FILE hekla-
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/hekla-config.cmake ${CMAKE_CURRENT_BINARY_DIR}/hekla-config-version.cmake
         DESTINATION ${package_folder})
 
+# relative to the file itself, so that the installed tree can be moved
+file(RELATIVE_PATH pc_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+cmake_path(APPEND pc_libdir "\${prefix}" ${CMAKE_INSTALL_LIBDIR})
+cmake_path(APPEND pc_includedir "\${prefix}" ${CMAKE_INSTALL_INCLUDEDIR})
 configure_file(cmake/hekla.pc.in hekla.pc @ONLY)
 install(FILES ${CMAKE_CURRENT_BINARY_DIR}/hekla.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 int main(void) {
-    struct hk_device_params where = {0};
+    static struct hk_device_params where; /* zero: all defaults */
     float x[3] = {1, 2, 3};
     where.name = "cpu";
     struct hk_device *device = hk_device_open(&where);
