@@ -208,6 +208,19 @@ static void test_memory_is_known_and_limited(void **state) {
     }
 }
 
+/* Granted by the system and then used, it would end the process. */
+static void test_more_memory_than_the_machine_has_is_refused(void **state) {
+    (void)state;
+    device = hk_device_open(&(struct hk_device_params){.name = "cpu"});
+    assert_non_null(device);
+    const uint64_t much = hk_device_get_info(device)->memory_free / 4 + (1 << 20);
+    assert_null(hk_tensor_create(device, HK_F32, HK_SHAPE((int64_t)much)));
+    assert_int_equal(hk_error_status(), HK_ERROR_OUT_OF_MEMORY);
+    assert_non_null(strstr(hk_error_message(), "need "));
+    assert_non_null(strstr(hk_error_message(), "have "));
+    hk_device_destroy(&device);
+}
+
 static void test_a_device_keeps_its_memory_limit(void **state) {
     (void)state;
     device = hk_device_open(&(struct hk_device_params){.name = "cpu", .memory_limit = 1 << 20});
@@ -317,6 +330,26 @@ static void test_gradients_of_shared_parts_add_up(void **state) {
     }
 }
 
+/* The embedding's gradient is added on top of the sum's, which is the very value that it spreads. */
+static void test_gradients_of_a_table_that_is_also_added_add_up(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = TENSOR(HK_SHAPE(3, 1), 1, 2, 3), *dx = tensor(HK_SHAPE(3, 1), NULL);
+        struct hk_tensor *index = hk_tensor_from(device, HK_I32, HK_SHAPE(3), (const int32_t[]){1, 2, 0});
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *table = hk_leaf(graph, x), *grad;
+        struct hk_value *y = hk_add(table, hk_embedding(table, hk_leaf(graph, index))); /* 3 5 4 */
+        assert_int_equal(hk_gradients(hk_sum(hk_square(y), HK_ALL_AXES, false), &table, 1, &grad), HK_OK);
+        hk_store(dx, grad);
+        compile_and_run(graph);
+        EXPECT(dx, 6 + 8, 10 + 6, 8 + 10);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&dx);
+        hk_tensor_destroy(&index);
+    }
+}
+
 static void test_gradients_of_what_was_broadcast_are_sums(void **state) {
     (void)state;
     ON_EACH_DEVICE {
@@ -421,10 +454,12 @@ int main(void) {
         cmocka_unit_test(test_a_program_outlives_what_it_was_made_of),
         cmocka_unit_test(test_memory_is_known_and_limited),
         cmocka_unit_test(test_a_device_keeps_its_memory_limit),
+        cmocka_unit_test(test_more_memory_than_the_machine_has_is_refused),
         cmocka_unit_test(test_tensors_change_at_their_place_in_the_program),
         cmocka_unit_test(test_views_of_a_tensor_share_its_memory),
         cmocka_unit_test(test_empty_tensors_work),
         cmocka_unit_test(test_gradients_of_shared_parts_add_up),
+        cmocka_unit_test(test_gradients_of_a_table_that_is_also_added_add_up),
         cmocka_unit_test(test_gradients_of_what_was_broadcast_are_sums),
         cmocka_unit_test(test_gradients_stop_and_are_zero_where_nothing_depends),
         cmocka_unit_test(test_gradients_that_do_not_exist_are_refused),

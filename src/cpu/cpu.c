@@ -85,8 +85,21 @@ void cpu_for_threads(const struct cpu *cpu, int64_t count, int64_t grain, void (
 
 /* ---- Memory ---- */
 
+/* Asked before anything is taken: the system grants more than it has, and kills who then uses it. */
+static hk_status check_memory(struct device *device, uint64_t bytes) {
+    pthread_mutex_lock(&device->mutex);
+    const uint64_t held = device->stats.bytes, total = device->base.info.memory_free;
+    pthread_mutex_unlock(&device->mutex);
+    const uint64_t left = total > held ? total - held : 0;
+    if (bytes <= left) return HK_OK;
+    return hk_fail(HK_ERROR_OUT_OF_MEMORY, "need %llu MiB more of the machine's memory, have %llu MiB",
+                   (unsigned long long)(bytes >> 20) + 1, (unsigned long long)(left >> 20));
+}
+
 static hk_status buffer_create(struct hk_device *d, uint64_t bytes, struct hk_buffer **out) {
     struct device *device = (struct device *)d;
+    const hk_status status = check_memory(device, bytes);
+    if (status) return status;
     struct hk_buffer *buffer = calloc(1, sizeof *buffer);
     if (!buffer) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
     buffer->bytes = (bytes + 255) / 256 * 256 + 256; /* kernels may read a vector past the end */
