@@ -141,9 +141,13 @@ static void extend_in_tensor(struct hk_layout *layout, int step, int input) {
 
 /* ---- In place ---- */
 
+/* Another input is of the same memory, and is read in another order, or (only the first is known to be read element by
+   element) in any. */
 static bool used_otherwise(const struct hk_call *call, int input) {
     for (int k = 0; k < call->n_inputs; k++)
-        if (k != input && call->inputs[k]->root == call->inputs[input]->root && !covers_root(call->inputs[k])) return true;
+        if (k != input && call->inputs[k]->root == call->inputs[input]->root &&
+            (call->op->flags & HK_OP_FIRST_IN_PLACE || !covers_root(call->inputs[k])))
+            return true;
     return false;
 }
 
