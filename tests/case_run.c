@@ -43,9 +43,9 @@ void case_results_free(struct case_results *results) {
 /* ---- Where an input's elements lie in its tensor ---- */
 
 struct placement {
-    int rank;                    /* of the memory; 1 for a number of rank 0 */
-    int dimension[HK_MAX_RANK];  /* dimension i of the input is this one of the memory */
-    int64_t size[HK_MAX_RANK];   /* of the memory */
+    int rank;                   /* of the memory; 1 for a number of rank 0 */
+    int dimension[HK_MAX_RANK]; /* dimension i of the input is this one of the memory */
+    int64_t size[HK_MAX_RANK];  /* of the memory */
     int64_t begin[HK_MAX_RANK], step[HK_MAX_RANK];
 };
 
@@ -70,7 +70,8 @@ static struct hk_shape memory_shape(const struct placement *p) {
 }
 
 /* The input as a view of the tensor. */
-static struct hk_value *view_input(struct hk_graph *graph, struct hk_tensor *tensor, struct hk_shape shape, enum layout layout) {
+static struct hk_value *view_input(struct hk_graph *graph, struct hk_tensor *tensor, struct hk_shape shape,
+                                   enum layout layout) {
     struct hk_value *value = hk_leaf(graph, tensor);
     const struct placement p = place(shape, layout);
     struct hk_axes order = {.count = p.rank};
@@ -91,8 +92,7 @@ static void scatter(const struct placement *p, struct hk_shape shape, const uint
     const int64_t n = test_elements(shape);
     for (int64_t k = 0; k < n; k++) {
         int64_t rest = k, offset = 0, index[HK_MAX_RANK] = {0};
-        for (int i = shape.rank - 1; i >= 0; rest /= shape.size[i--])
-            index[p->dimension[i]] = rest % shape.size[i];
+        for (int i = shape.rank - 1; i >= 0; rest /= shape.size[i--]) index[p->dimension[i]] = rest % shape.size[i];
         for (int d = 0; d < p->rank; d++) offset = offset * p->size[d] + p->begin[d] + index[d] * p->step[d];
         to[offset] = from[k];
     }
@@ -121,7 +121,8 @@ static bool make_weights(struct case_run *run, struct hk_device *device, struct 
 }
 
 /* Adds what makes the gradients of sum(result * weights). */
-static bool add_gradients(struct case_run *run, struct hk_device *device, struct hk_value *result, struct hk_value *const *in) {
+static bool add_gradients(struct case_run *run, struct hk_device *device, struct hk_value *result,
+                          struct hk_value *const *in) {
     struct hk_value *wrt[HK_CASE_MAX_INPUTS], *grads[HK_CASE_MAX_INPUTS];
     int of[HK_CASE_MAX_INPUTS], n = 0;
     if (!make_weights(run, device, hk_value_shape(result))) return false;
@@ -146,7 +147,8 @@ static bool build(struct case_run *run, struct hk_device *device, struct hk_grap
         if (input->shape.rank == 0 && run->layout == LAYOUT_DENSE) shape.rank = 0;
         run->inputs[i] = hk_tensor_create(device, input->dtype, shape);
         if (!run->inputs[i]) return false;
-        in[i] = shape.rank ? view_input(graph, run->inputs[i], input->shape, run->layout) : hk_leaf(graph, run->inputs[i]);
+        in[i] =
+            shape.rank ? view_input(graph, run->inputs[i], input->shape, run->layout) : hk_leaf(graph, run->inputs[i]);
     }
     struct hk_value *result = run->c->build(graph, in);
     if (!result || hk_graph_status(graph)) return false;

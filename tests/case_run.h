@@ -34,8 +34,8 @@ struct case_run;
 struct case_run *case_run_create(struct hk_device *device, const struct hk_case *c, enum layout layout);
 void case_run_destroy(struct case_run **run);
 
-/* Writes the inputs and, where results will go, NaN; runs; reads. The gradients are of sum(result * weights), the weights
-   following from the case alone. results must be freed; false: hk_error_message(). */
+/* Writes the inputs and, where results will go, NaN; runs; reads. The gradients are of sum(result * weights), the
+   weights following from the case alone. results must be freed; false: hk_error_message(). */
 bool case_run_evaluate(struct case_run *run, const struct case_inputs *inputs, struct case_results *results);
 
 /* sum(result * weights) in double, and the root of the sum of the squares of its terms. */

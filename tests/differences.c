@@ -1,11 +1,11 @@
 /* How far a derivative by differences can be from the true one, in f32:
 
    L(x) = sum(result * weights) is summed in double, so its error is that of the results: a few units in the last place
-   each, of random sign, together about 8 * 2^-24 * |terms of L|. It is divided by 2h, so small steps lose in noise what they
-   gain in the h^2 L''' of the central difference. Which step is best depends on the function: several are tried, the noise is
-   allowed for at each, and steps at which it would hide a tenth of the derivative's size do not count. Besides, 0.2 % of the
-   size are allowed. As size serves the root of the sum of (g_k d_k)^2: what a sum of random signs comes to. The step that
-   counts is the one really taken after rounding x + hd to f32. */
+   each, of random sign, together about 8 * 2^-24 * |terms of L|. It is divided by 2h, so small steps lose in noise what
+   they gain in the h^2 L''' of the central difference. Which step is best depends on the function: several are tried,
+   the noise is allowed for at each, and steps at which it would hide a tenth of the derivative's size do not count.
+   Besides, 0.2 % of the size are allowed. As size serves the root of the sum of (g_k d_k)^2: what a sum of random signs
+   comes to. The step that counts is the one really taken after rounding x + hd to f32. */
 #include "differences.h"
 #include "support.h"
 #include <math.h>

@@ -13,8 +13,8 @@ enum { TEST_SKIPPED = 77, TEST_MAX_DEVICES = 8 };
 /* Opens a device. Remarks of the library from warnings on go to stderr. NULL as hk_device_open. */
 struct hk_device *test_device_open(const char *name);
 
-/* Opens the devices that HEKLA_TEST_DEVICES lists, with commas between them; "vulkan" is all Vulkan devices, be there any or
-   not. Default: "cpu,vulkan". Exits with a message where one that was asked for by name cannot be opened. */
+/* Opens the devices that HEKLA_TEST_DEVICES lists, with commas between them; "vulkan" is all Vulkan devices, be there
+   any or not. Default: "cpu,vulkan". Exits with a message where one that was asked for by name cannot be opened. */
 int test_devices_open(struct hk_device *devices[TEST_MAX_DEVICES]);
 
 /* Closes them; false, and says so, where the validation layer had anything to say. */
@@ -32,9 +32,9 @@ int64_t test_elements(struct hk_shape shape);
 /* Elements of any dtype as doubles. */
 void test_to_doubles(double *out, enum hk_dtype dtype, const void *data, int64_t count);
 
-/* By how much x misses ref: the largest |x - ref| / (1e-5 max|ref| + 1e-4 |ref|), so that 1 is the most allowed; infinite
-   where only one of the two is NaN, or they are different infinities. 2^-126 is allowed besides: a GPU may take numbers below
-   it as 0. *worst (may be NULL) is where. */
+/* By how much x misses ref: the largest |x - ref| / (1e-5 max|ref| + 1e-4 |ref|), so that 1 is the most allowed;
+   infinite where only one of the two is NaN, or they are different infinities. 2^-126 is allowed besides: a GPU may
+   take numbers below it as 0. *worst (may be NULL) is where. */
 double test_error(const double *x, const double *ref, int64_t count, int64_t *worst);
 
 #endif

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "support.h"
@@ -13,7 +14,8 @@
 static struct hk_device *devices[TEST_MAX_DEVICES], *device; /* the one that a test runs on now */
 static int n_devices;
 
-#define ON_EACH_DEVICE for (int device_number = 0; device_number < n_devices && (device = devices[device_number]); device_number++)
+#define ON_EACH_DEVICE                                                                                                 \
+    for (int device_number = 0; device_number < n_devices && (device = devices[device_number]); device_number++)
 
 static struct hk_tensor *tensor(struct hk_shape shape, const float *data) {
     struct hk_tensor *t = hk_tensor_create(device, HK_F32, shape);
@@ -38,10 +40,10 @@ static void expect(struct hk_tensor *t, const float *wanted, int count) {
         if (!(fabsf(x[i] - wanted[i]) <= 1e-5f * (1 + fabsf(wanted[i]))))
             fail_msg("element %d is %g, not %g, on %s", i, (double)x[i], (double)wanted[i], test_device_name(device));
 }
-#define EXPECT(t, ...) \
-    do { \
-        const float wanted[] = {__VA_ARGS__}; \
-        expect(t, wanted, COUNT(wanted)); \
+#define EXPECT(t, ...)                                                                                                 \
+    do {                                                                                                               \
+        const float wanted[] = {__VA_ARGS__};                                                                          \
+        expect(t, wanted, COUNT(wanted));                                                                              \
     } while (0)
 #define TENSOR(shape, ...) tensor(shape, (const float[]){__VA_ARGS__})
 
@@ -150,7 +152,8 @@ static void test_dead_ops_are_removed(void **state) {
 static void test_a_program_outlives_what_it_was_made_of(void **state) {
     (void)state;
     ON_EACH_DEVICE {
-        struct hk_tensor *x = TENSOR(HK_SHAPE(3), 1, 2, 3), *w = TENSOR(HK_SHAPE(3), 4, 5, 6), *y = tensor(HK_SHAPE(3), NULL);
+        struct hk_tensor *x = TENSOR(HK_SHAPE(3), 1, 2, 3), *w = TENSOR(HK_SHAPE(3), 4, 5, 6),
+                         *y = tensor(HK_SHAPE(3), NULL);
         struct hk_graph *graph = hk_graph_create();
         hk_store(y, hk_add(hk_leaf(graph, x), hk_leaf(graph, w)));
         struct hk_program *program = hk_compile(device, graph, &(struct hk_compile_params){.name = "adder"});
@@ -184,7 +187,7 @@ static void test_memory_is_known_and_limited(void **state) {
         hk_device_get_stats(device, &after);
         const struct hk_program_info *info = hk_program_get_info(program);
         assert_true(info->peak_bytes == info->arena_bytes + info->tensor_bytes);
-        assert_true(info->value_bytes >= (uint64_t)150 << 18);      /* 150 values of 256 KiB ... */
+        assert_true(info->value_bytes >= (uint64_t)150 << 18);        /* 150 values of 256 KiB ... */
         assert_true(info->arena_bytes <= ((uint64_t)3 << 18) + 4096); /* ... three of which live at once */
         assert_true(info->tensor_bytes >= ((uint64_t)1 << 18) + 4);
         assert_true(after.bytes - before.bytes >= info->arena_bytes);
@@ -242,13 +245,14 @@ static void test_a_device_keeps_its_memory_limit(void **state) {
 static void test_tensors_change_at_their_place_in_the_program(void **state) {
     (void)state;
     ON_EACH_DEVICE {
-        struct hk_tensor *a = TENSOR(HK_SHAPE(2), 1, 2), *b = TENSOR(HK_SHAPE(2), 10, 20), *c = tensor(HK_SHAPE(2), NULL);
+        struct hk_tensor *a = TENSOR(HK_SHAPE(2), 1, 2), *b = TENSOR(HK_SHAPE(2), 10, 20),
+                         *c = tensor(HK_SHAPE(2), NULL);
         struct hk_graph *graph = hk_graph_create();
-        struct hk_value *early = hk_affine(hk_leaf(graph, a), 1, 0.5f);    /* a as it was */
-        hk_store(a, hk_leaf(graph, b));                                    /* a = b */
-        hk_store(b, hk_add(hk_leaf(graph, a), hk_leaf(graph, b)));         /* b = 2 b: a is b by now */
+        struct hk_value *early = hk_affine(hk_leaf(graph, a), 1, 0.5f); /* a as it was */
+        hk_store(a, hk_leaf(graph, b));                                 /* a = b */
+        hk_store(b, hk_add(hk_leaf(graph, a), hk_leaf(graph, b)));      /* b = 2 b: a is b by now */
         hk_store(c, hk_add(early, hk_leaf(graph, a)));
-        hk_store(a, hk_affine(hk_leaf(graph, a), 1, 1));                   /* a++, twice */
+        hk_store(a, hk_affine(hk_leaf(graph, a), 1, 1)); /* a++, twice */
         hk_store(a, hk_affine(hk_leaf(graph, a), 1, 1));
         compile_and_run(graph);
         EXPECT(a, 12, 22);
@@ -286,8 +290,10 @@ static void test_views_of_a_tensor_share_its_memory(void **state) {
 static void test_empty_tensors_work(void **state) {
     (void)state;
     ON_EACH_DEVICE {
-        struct hk_tensor *x = tensor(HK_SHAPE(0, 3), NULL), *y = tensor(HK_SHAPE(0, 5), NULL), *w = tensor(HK_SHAPE(3, 5), NULL);
-        struct hk_tensor *sum = TENSOR(HK_SCALAR, 7), *grad = TENSOR(HK_SHAPE(3, 5), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+        struct hk_tensor *x = tensor(HK_SHAPE(0, 3), NULL), *y = tensor(HK_SHAPE(0, 5), NULL),
+                         *w = tensor(HK_SHAPE(3, 5), NULL);
+        struct hk_tensor *sum = TENSOR(HK_SCALAR, 7),
+                         *grad = TENSOR(HK_SHAPE(3, 5), 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
         struct hk_graph *graph = hk_graph_create();
         struct hk_value *product = hk_relu(hk_matmul(hk_leaf(graph, x), hk_leaf(graph, w))), *loss, *g;
         hk_store(y, product);
@@ -298,7 +304,8 @@ static void test_empty_tensors_work(void **state) {
         EXPECT(sum, 0);
         EXPECT(grad, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
         hk_graph_destroy(&graph);
-        hk_tensor_destroy(&x), hk_tensor_destroy(&y), hk_tensor_destroy(&w), hk_tensor_destroy(&sum), hk_tensor_destroy(&grad);
+        hk_tensor_destroy(&x), hk_tensor_destroy(&y), hk_tensor_destroy(&w), hk_tensor_destroy(&sum),
+            hk_tensor_destroy(&grad);
     }
 }
 
@@ -316,10 +323,12 @@ static struct hk_value *store_gradient(struct hk_value *loss, struct hk_tensor *
 static void test_gradients_of_shared_parts_add_up(void **state) {
     (void)state;
     ON_EACH_DEVICE {
-        struct hk_tensor *x = TENSOR(HK_SHAPE(3), 1, 2, 3), *grad = tensor(HK_SHAPE(3), NULL), *second = tensor(HK_SHAPE(3), NULL);
+        struct hk_tensor *x = TENSOR(HK_SHAPE(3), 1, 2, 3), *grad = tensor(HK_SHAPE(3), NULL),
+                         *second = tensor(HK_SHAPE(3), NULL);
         struct hk_graph *graph = hk_graph_create();
         struct hk_value *v = hk_leaf(graph, x), *square = hk_mul(v, v), *cube = hk_mul(square, v);
-        struct hk_value *loss = hk_sum(hk_add(hk_add(cube, square), hk_add(cube, v)), HK_ALL_AXES, false); /* 2x^3 + x^2 + x */
+        struct hk_value *loss =
+            hk_sum(hk_add(hk_add(cube, square), hk_add(cube, v)), HK_ALL_AXES, false); /* 2x^3 + x^2 + x */
         struct hk_value *g = store_gradient(loss, x, grad);
         store_gradient(hk_sum(g, HK_ALL_AXES, false), x, second); /* the gradient of a gradient */
         compile_and_run(graph);
@@ -353,7 +362,8 @@ static void test_gradients_of_a_table_that_is_also_added_add_up(void **state) {
 static void test_gradients_of_what_was_broadcast_are_sums(void **state) {
     (void)state;
     ON_EACH_DEVICE {
-        struct hk_tensor *row = TENSOR(HK_SHAPE(3), 1, 2, 3), *column = TENSOR(HK_SHAPE(2, 1), 4, 5), *one = TENSOR(HK_SCALAR, 2);
+        struct hk_tensor *row = TENSOR(HK_SHAPE(3), 1, 2, 3), *column = TENSOR(HK_SHAPE(2, 1), 4, 5),
+                         *one = TENSOR(HK_SCALAR, 2);
         struct hk_tensor *grads[3] = {tensor(HK_SHAPE(3), NULL), tensor(HK_SHAPE(2, 1), NULL), tensor(HK_SCALAR, NULL)};
         struct hk_graph *graph = hk_graph_create();
         struct hk_value *wrt[3] = {hk_leaf(graph, row), hk_leaf(graph, column), hk_leaf(graph, one)}, *g[3];
@@ -415,7 +425,8 @@ static uint64_t run_layers(bool checkpoint, float *gradient) {
     float data[N * N];
     uint64_t random = 3;
     for (int i = 0; i < N * N; i++) data[i] = (float)test_uniform(&random, -0.2, 0.2);
-    struct hk_tensor *w = tensor(HK_SHAPE(N, N), data), *first = tensor(HK_SHAPE(N, N), data), *grad = tensor(HK_SHAPE(N, N), NULL);
+    struct hk_tensor *w = tensor(HK_SHAPE(N, N), data), *first = tensor(HK_SHAPE(N, N), data),
+                     *grad = tensor(HK_SHAPE(N, N), NULL);
     struct hk_graph *graph = hk_graph_create();
     struct hk_value *x = hk_leaf(graph, first);
     for (int i = 0; i < LAYERS; i++) {
@@ -440,7 +451,9 @@ static void test_checkpointing_takes_less_memory_for_the_same_bits(void **state)
     ON_EACH_DEVICE {
         const uint64_t all = run_layers(false, plain), some = run_layers(true, checkpointed);
         assert_memory_equal(plain, checkpointed, sizeof plain);
-        if (some * 10 > all * 6) fail_msg("checkpointing takes %llu bytes, without it %llu", (unsigned long long)some, (unsigned long long)all);
+        if (some * 10 > all * 6)
+            fail_msg("checkpointing takes %llu bytes, without it %llu", (unsigned long long)some,
+                     (unsigned long long)all);
     }
 }
 

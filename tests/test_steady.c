@@ -1,5 +1,5 @@
-/* Training steps of the models that `hekla bench` measures: after the first, a step allocates nothing, writes no descriptor
-   and makes no pipeline; nothing ever runs on another device; and the same seed gives the same bits.
+/* Training steps of the models that `hekla bench` measures: after the first, a step allocates nothing, writes no
+   descriptor and makes no pipeline; nothing ever runs on another device; and the same seed gives the same bits.
 
        test_steady MODEL... */
 #include "support.h"
@@ -41,7 +41,8 @@ static void check_counters(const char *where, const struct hk_stats *before, con
 
 static bool take_steps(struct hk_trainer *trainer, const int32_t *tokens, int first, int steps, struct outcome *out) {
     for (int i = first; i < steps; i++)
-        if (hk_trainer_step(trainer, tokens, 1e-3f) || hk_trainer_result(trainer, &out->loss[i], &out->norm[i])) return false;
+        if (hk_trainer_step(trainer, tokens, 1e-3f) || hk_trainer_result(trainer, &out->loss[i], &out->norm[i]))
+            return false;
     return true;
 }
 
@@ -57,8 +58,8 @@ static struct hk_trainer_params settings(const char *model, int64_t *rows) {
 }
 
 /* A whole training of a few steps on a device; its counters are checked from the second step on. */
-static bool train(struct hk_device *device, const char *where, const struct hk_trainer_params *how, const int32_t *tokens,
-                  int steps, struct outcome *out) {
+static bool train(struct hk_device *device, const char *where, const struct hk_trainer_params *how,
+                  const int32_t *tokens, int steps, struct outcome *out) {
     struct hk_trainer *trainer = hk_trainer_create(device, how);
     struct hk_stats before, after;
     bool ok = trainer && take_steps(trainer, tokens, 0, 1, out);

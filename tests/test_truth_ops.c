@@ -1,5 +1,6 @@
-/* Every op of truth/ops.safetensors, outputs and gradients, against PyTorch's answers in double precision (make_truth.py says
-   what is in the file). The numbers printed are the largest errors as a share of 1e-5 max|ref| + 1e-4 |ref|. */
+/* Every op of truth/ops.safetensors, outputs and gradients, against PyTorch's answers in double precision
+   (make_truth.py says what is in the file). The numbers printed are the largest errors as a share of 1e-5 max|ref| +
+   1e-4 |ref|. */
 #include "support.h"
 #include <cjson/cJSON.h>
 #include <math.h>
@@ -16,7 +17,9 @@ static double number(const cJSON *attrs, const char *key, double otherwise) {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(attrs, key);
     return cJSON_IsNumber(item) ? item->valuedouble : otherwise;
 }
-static bool flag(const cJSON *attrs, const char *key) { return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(attrs, key)); }
+static bool flag(const cJSON *attrs, const char *key) {
+    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(attrs, key));
+}
 
 /* The list of whole numbers under key. */
 static struct hk_axes list(const cJSON *attrs, const char *key) {
@@ -32,40 +35,41 @@ static struct hk_shape shape_of(const cJSON *attrs) {
     return shape;
 }
 
-#define BUILD(name, expression) \
-    static struct hk_value *build_##name(struct hk_value *const *in, const cJSON *attrs) { \
-        (void)attrs; \
-        return expression; \
+#define BUILD(name, expression)                                                                                        \
+    static struct hk_value *build_##name(struct hk_value *const *in, const cJSON *attrs) {                             \
+        (void)attrs;                                                                                                   \
+        return expression;                                                                                             \
     }
 #define UNARY(name) BUILD(name, hk_##name(in[0]))
 #define BINARY(name) BUILD(name, hk_##name(in[0], in[1]))
 #define REDUCTION(name) BUILD(name, hk_##name(in[0], list(attrs, "axes"), flag(attrs, "keepdims")))
 
-UNARY(neg) UNARY(exp) UNARY(log) UNARY(sqrt) UNARY(rsqrt) UNARY(square) UNARY(abs) UNARY(sin) UNARY(cos) UNARY(tanh)
-UNARY(sigmoid) UNARY(relu) UNARY(silu) UNARY(softplus) UNARY(gelu_tanh)
-BUILD(gelu_erf, hk_gelu(in[0]))
-BUILD(elu, hk_elu(in[0], 1))
-BUILD(leaky_relu, hk_leaky_relu(in[0], 0.01f))
-BINARY(add) BINARY(sub) BINARY(mul) BINARY(div) BINARY(maximum) BINARY(minimum) BINARY(matmul)
-REDUCTION(sum) REDUCTION(mean) REDUCTION(max)
-BUILD(matmul_nt, hk_matmul(in[0], hk_transpose(in[1])))
-BUILD(matmul_tn, hk_matmul(hk_transpose(in[0]), in[1]))
-BUILD(linear, hk_linear(in[0], in[1], in[2]))
-BUILD(permute, hk_permute(in[0], list(attrs, "axes")))
-BUILD(reshape, hk_reshape(in[0], shape_of(attrs)))
-BUILD(concat, hk_concat(in, 2, (int)number(attrs, "axis", 0)))
-BUILD(broadcast_to, hk_broadcast_to(in[0], shape_of(attrs)))
-BUILD(where, hk_where(hk_greater(in[0], hk_fill(hk_value_graph(in[0]), HK_F32, HK_SCALAR, 0)), in[1], in[2]))
-BUILD(softmax, hk_softmax(in[0], (int)number(attrs, "axis", -1)))
-BUILD(log_softmax, hk_log_softmax(in[0], (int)number(attrs, "axis", -1)))
-BUILD(mse_loss, hk_mse_loss(in[0], in[1]))
-BUILD(bce_with_logits, hk_bce_with_logits(in[0], in[1]))
-BUILD(layer_norm, hk_layer_norm(in[0], in[1], in[2], (float)number(attrs, "eps", 0)))
-BUILD(rms_norm, hk_rms_norm(in[0], in[1], (float)number(attrs, "eps", 0)))
-BUILD(embedding, hk_embedding(in[0], in[1]))
-BUILD(attention, hk_attention(in[0], in[1], in[2], &(struct hk_attention_params){.causal = flag(attrs, "causal")}))
+UNARY(neg)
+UNARY(exp) UNARY(log) UNARY(sqrt) UNARY(rsqrt) UNARY(square) UNARY(abs) UNARY(sin) UNARY(cos) UNARY(tanh) UNARY(sigmoid)
+    UNARY(relu) UNARY(silu) UNARY(softplus) UNARY(gelu_tanh) BUILD(gelu_erf, hk_gelu(in[0])) BUILD(
+        elu, hk_elu(in[0], 1)) BUILD(leaky_relu, hk_leaky_relu(in[0], 0.01f)) BINARY(add) BINARY(sub) BINARY(mul)
+        BINARY(div) BINARY(maximum) BINARY(minimum) BINARY(matmul) REDUCTION(sum) REDUCTION(mean) REDUCTION(max) BUILD(
+            matmul_nt, hk_matmul(in[0], hk_transpose(in[1]))) BUILD(matmul_tn, hk_matmul(hk_transpose(in[0]), in[1]))
+            BUILD(linear, hk_linear(in[0], in[1], in[2])) BUILD(permute, hk_permute(in[0], list(attrs, "axes")))
+                BUILD(reshape,
+                      hk_reshape(in[0], shape_of(attrs))) BUILD(concat, hk_concat(in, 2, (int)number(attrs, "axis", 0)))
+                    BUILD(broadcast_to, hk_broadcast_to(in[0], shape_of(attrs)))
+                        BUILD(where,
+                              hk_where(hk_greater(in[0], hk_fill(hk_value_graph(in[0]), HK_F32, HK_SCALAR, 0)), in[1],
+                                       in[2])) BUILD(softmax, hk_softmax(in[0], (int)number(attrs, "axis", -1)))
+                            BUILD(log_softmax, hk_log_softmax(in[0], (int)number(attrs, "axis", -1)))
+                                BUILD(mse_loss, hk_mse_loss(in[0], in[1]))
+                                    BUILD(bce_with_logits, hk_bce_with_logits(in[0], in[1]))
+                                        BUILD(layer_norm,
+                                              hk_layer_norm(in[0], in[1], in[2], (float)number(attrs, "eps", 0)))
+                                            BUILD(rms_norm, hk_rms_norm(in[0], in[1], (float)number(attrs, "eps", 0)))
+                                                BUILD(embedding, hk_embedding(in[0], in[1]))
+                                                    BUILD(attention, hk_attention(in[0], in[1], in[2],
+                                                                                  &(struct hk_attention_params){
+                                                                                      .causal = flag(attrs, "causal")}))
 
-static struct hk_value *build_slice(struct hk_value *const *in, const cJSON *attrs) {
+                                                        static struct hk_value *build_slice(struct hk_value *const *in,
+                                                                                            const cJSON *attrs) {
     const struct hk_axes axes = list(attrs, "axes"), begin = list(attrs, "begin"), end = list(attrs, "end"),
                          step = list(attrs, "step");
     struct hk_value *x = in[0];
@@ -96,19 +100,24 @@ static const struct known {
     const char *op;
     builder *build;
 } known[] = {
-#define ROW(name) {#name, build_##name}
-    ROW(neg), ROW(exp), ROW(log), ROW(sqrt), ROW(rsqrt), ROW(square), ROW(abs), ROW(sin), ROW(cos), ROW(tanh), ROW(sigmoid),
-    ROW(relu), ROW(silu), ROW(softplus), ROW(gelu_tanh), ROW(gelu_erf), ROW(elu), ROW(leaky_relu), ROW(add), ROW(sub),
-    ROW(mul), ROW(div), ROW(maximum), ROW(minimum), ROW(matmul), ROW(sum), ROW(mean), ROW(max), ROW(matmul_nt),
-    ROW(matmul_tn), ROW(linear), ROW(permute), ROW(reshape), ROW(concat), ROW(broadcast_to), ROW(where), ROW(softmax),
-    ROW(log_softmax), ROW(mse_loss), ROW(bce_with_logits), ROW(layer_norm), ROW(rms_norm), ROW(embedding), ROW(attention),
-    ROW(slice), ROW(cross_entropy), ROW(rope),
+#define ROW(name)                                                                                                      \
+    { #name, build_##name }
+    ROW(neg),           ROW(exp),      ROW(log),         ROW(sqrt),      ROW(rsqrt),
+    ROW(square),        ROW(abs),      ROW(sin),         ROW(cos),       ROW(tanh),
+    ROW(sigmoid),       ROW(relu),     ROW(silu),        ROW(softplus),  ROW(gelu_tanh),
+    ROW(gelu_erf),      ROW(elu),      ROW(leaky_relu),  ROW(add),       ROW(sub),
+    ROW(mul),           ROW(div),      ROW(maximum),     ROW(minimum),   ROW(matmul),
+    ROW(sum),           ROW(mean),     ROW(max),         ROW(matmul_nt), ROW(matmul_tn),
+    ROW(linear),        ROW(permute),  ROW(reshape),     ROW(concat),    ROW(broadcast_to),
+    ROW(where),         ROW(softmax),  ROW(log_softmax), ROW(mse_loss),  ROW(bce_with_logits),
+    ROW(layer_norm),    ROW(rms_norm), ROW(embedding),   ROW(attention), ROW(slice),
+    ROW(cross_entropy), ROW(rope),
 #undef ROW
 };
 
 /* In the file, and not in Hekla yet. */
-static const char *const later[] = {"group_norm", "batch_norm", "conv2d", "conv_transpose2d", "max_pool2d", "avg_pool2d",
-                                    "lstm", "gru"};
+static const char *const later[] = {"group_norm", "batch_norm", "conv2d", "conv_transpose2d",
+                                    "max_pool2d", "avg_pool2d", "lstm",   "gru"};
 
 /* ---- Cases ---- */
 
@@ -185,9 +194,9 @@ static double error_of(struct truth *t, const struct truth_case *c, struct hk_te
 }
 
 /* Output and gradients of sum(output * dout), stored to out and grads. */
-static struct hk_program *compile_case(struct truth *t, const struct truth_case *c, builder *build, struct hk_graph *graph,
-                                       struct hk_tensor *const *inputs, struct hk_tensor *dout, struct hk_tensor *out,
-                                       struct hk_tensor *const *grads) {
+static struct hk_program *compile_case(struct truth *t, const struct truth_case *c, builder *build,
+                                       struct hk_graph *graph, struct hk_tensor *const *inputs, struct hk_tensor *dout,
+                                       struct hk_tensor *out, struct hk_tensor *const *grads) {
     struct hk_value *in[MAX_INPUTS], *wrt[MAX_INPUTS], *results[MAX_INPUTS];
     int n = 0;
     for (int i = 0; i < c->n_inputs; i++) {
