@@ -79,6 +79,38 @@ static void test_the_first_error_stays(void **state) {
     }
 }
 
+/* Numbers of elements that would wrap around are refused where they arise, before anything is counted with them. */
+static void test_sizes_that_overflow_are_refused(void **state) {
+    (void)state;
+    enum { CASES = 8 };
+    const int64_t huge = (int64_t)1 << 40, before[2] = {INT64_MAX, 0}, after[2] = {0, 0};
+    device = devices[0];
+    struct hk_tensor *x = tensor(HK_SHAPE(1, 1), NULL);
+    for (int i = 0; i < CASES; i++) {
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *v = hk_leaf(graph, x), *long_row = hk_broadcast_to(v, HK_SHAPE(INT64_MAX / 8, 1)), *wide[9];
+        for (int k = 0; k < COUNT(wide); k++) wide[k] = long_row;
+        struct hk_value *refused[CASES] = {
+            [0] = i == 0 ? hk_broadcast_to(v, HK_SHAPE(huge, huge)) : NULL,
+            [1] = i == 1 ? hk_add(hk_broadcast_to(v, HK_SHAPE(huge, 1)), hk_broadcast_to(v, HK_SHAPE(1, huge))) : NULL,
+            [2] = i == 2 ? hk_fill(graph, HK_F32, HK_SHAPE(huge, huge, 0), 0) : NULL,
+            [3] = i == 3 ? hk_concat(wide, COUNT(wide), 0) : NULL,
+            [4] = i == 4 ? hk_pad(v, before, after, 0) : NULL,
+            [5] = i == 5 ? hk_matmul(hk_broadcast_to(v, HK_SHAPE(huge, 1)), hk_broadcast_to(v, HK_SHAPE(1, huge))) : NULL,
+            [6] = i == 6 ? hk_sum(hk_broadcast_to(v, HK_SHAPE(huge, huge)), HK_ALL_AXES, false) : NULL,
+            [7] = i == 7 ? hk_reshape(hk_broadcast_to(v, HK_SHAPE(huge, huge)), HK_SHAPE(-1)) : NULL,
+        };
+        assert_null(refused[i]);
+        assert_int_not_equal(hk_graph_status(graph), HK_OK);
+        hk_graph_destroy(&graph);
+    }
+    struct hk_graph *graph = hk_graph_create();
+    assert_int_equal(hk_value_shape(hk_slice(hk_fill(graph, HK_F32, HK_SHAPE(4, 4), 0), 0, 0, 4, INT64_MAX)).size[0], 1);
+    assert_int_equal(hk_graph_status(graph), HK_OK);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&x);
+}
+
 static void test_values_of_two_graphs_do_not_mix(void **state) {
     (void)state;
     ON_EACH_DEVICE {
@@ -460,6 +492,7 @@ static void test_checkpointing_takes_less_memory_for_the_same_bits(void **state)
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_first_error_stays),
+        cmocka_unit_test(test_sizes_that_overflow_are_refused),
         cmocka_unit_test(test_values_of_two_graphs_do_not_mix),
         cmocka_unit_test(test_what_cannot_be_compiled_is_refused),
         cmocka_unit_test(test_a_tensor_of_another_device_is_refused),

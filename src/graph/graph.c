@@ -219,9 +219,21 @@ struct hk_value *hk_call_op(struct hk_graph *graph, const struct hk_op *op, stru
     return call->n_outputs ? call->outputs[0] : NULL;
 }
 
+/* The sizes but for zeros: so that elements, bytes and strides fit into 63 bits, whichever dimensions are counted. */
+static bool can_count(struct hk_graph *graph, const char *op_name, int rank, const int64_t *shape) {
+    struct hk_value value = {.rank = rank};
+    int64_t n = 1;
+    for (int i = 0; i < rank; i++) {
+        value.shape[i] = shape[i];
+        if (n && shape[i]) n = n > INT64_MAX / 8 / shape[i] ? 0 : n * shape[i];
+    }
+    if (!n) hk_graph_fail(graph, HK_ERROR_OUT_OF_MEMORY, "%s: the result %s has too many elements", op_name, hk_shape_text(&value));
+    return n != 0;
+}
+
 struct hk_value *hk_call_view(const struct hk_op *op, struct hk_value *x, int rank, const int64_t *shape,
                               const int64_t *stride, int64_t offset, const void *attrs, size_t attrs_bytes) {
-    if (!x) return NULL;
+    if (!x || !can_count(x->graph, op->name, rank, shape)) return NULL;
     struct hk_call *call = new_call(x->graph, op, &x, 1, attrs, attrs_bytes);
     if (!call) return NULL;
     struct hk_value *view = call->outputs[0];
@@ -243,13 +255,9 @@ void hk_infer_output_order(struct hk_call *call, int i, enum hk_dtype dtype, int
     value->dtype = dtype;
     value->rank = rank;
     for (int d = 0; d < rank; d++) value->shape[d] = shape[d];
+    if (!can_count(call->graph, call->op->name, rank, shape)) return;
     for (int d = rank - 1; d >= 0; d--) {
         value->stride[order[d]] = stride;
-        if (shape[order[d]] && stride > INT64_MAX / 8 / shape[order[d]]) {
-            hk_graph_fail(call->graph, HK_ERROR_OUT_OF_MEMORY, "%s: the result %s has too many elements", call->op->name,
-                          hk_shape_text(value));
-            stride = 0;
-        }
         stride *= shape[order[d]];
     }
     value->extent = stride;

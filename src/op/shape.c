@@ -259,6 +259,7 @@ struct hk_value *hk_slice(struct hk_value *x, int axis, int64_t begin, int64_t e
     const int64_t size = x->shape[attrs.axis];
     attrs.begin = begin < 0 ? begin + size : begin;
     attrs.end = end < 0 ? end + size : end;
+    attrs.step = HK_MIN(step, HK_MAX(size, 1)); /* more is the same, but may overflow */
     if (attrs.begin < 0 || attrs.end < attrs.begin || attrs.end > size || step < 1)
         return hk_graph_fail(x->graph, HK_ERROR_INVALID,
                              "slice: %lld to %lld in steps of %lld is out of range for axis %d of %s", (long long)begin,
@@ -266,8 +267,8 @@ struct hk_value *hk_slice(struct hk_value *x, int axis, int64_t begin, int64_t e
     if (attrs.begin == 0 && attrs.end == size && step == 1) return x;
     memcpy(shape, x->shape, sizeof shape);
     memcpy(stride, x->stride, sizeof stride);
-    shape[attrs.axis] = attrs.end > attrs.begin ? (attrs.end - attrs.begin - 1) / step + 1 : 0;
-    stride[attrs.axis] *= step;
+    shape[attrs.axis] = attrs.end > attrs.begin ? (attrs.end - attrs.begin - 1) / attrs.step + 1 : 0;
+    stride[attrs.axis] *= attrs.step;
     const int64_t offset = shape[attrs.axis] ? attrs.begin * x->stride[attrs.axis] : 0;
     return hk_call_view(&hk_op_slice, x, x->rank, shape, stride, offset, &attrs, sizeof attrs);
 }
@@ -356,7 +357,7 @@ static bool infer_concat(struct hk_call *call) {
             return hk_graph_fail(
                 call->graph, HK_ERROR_INVALID, "concat: input %d is %s %s, but input 0 is %s %s (axis %d)", i,
                 hk_dtype_name(x->dtype), hk_shape_text(x), hk_dtype_name(first->dtype), hk_shape_text(first), axis);
-        shape[axis] += x->shape[axis];
+        shape[axis] = HK_MIN(shape[axis] + x->shape[axis], INT64_MAX / 2); /* refused as too many below */
     }
     hk_infer_output(call, 0, first->dtype, first->rank, shape);
     return true;
@@ -420,7 +421,7 @@ static bool infer_pad(struct hk_call *call) {
     if (x->dtype != HK_F32)
         return hk_graph_fail(call->graph, HK_ERROR_INVALID, "pad: x must be f32, it is %s", hk_dtype_name(x->dtype));
     for (int i = 0; i < x->rank; i++) {
-        if (attrs->before[i] < 0 || attrs->after[i] < 0)
+        if (attrs->before[i] < 0 || attrs->after[i] < 0 || attrs->before[i] > INT64_MAX / 4 || attrs->after[i] > INT64_MAX / 4)
             return hk_graph_fail(call->graph, HK_ERROR_INVALID, "pad: axis %d gets %lld elements before and %lld after",
                                  i, (long long)attrs->before[i], (long long)attrs->after[i]);
         shape[i] = attrs->before[i] + x->shape[i] + attrs->after[i];
