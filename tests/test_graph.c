@@ -111,6 +111,43 @@ static void test_sizes_that_overflow_are_refused(void **state) {
     hk_tensor_destroy(&x);
 }
 
+static void test_null_is_refused(void **state) {
+    (void)state;
+    device = devices[0];
+    struct hk_tensor *t = tensor(HK_SHAPE(2, 2), NULL);
+    struct hk_stats stats = {.runs = 1};
+    struct hk_value *grad;
+    double number;
+    assert_null(hk_device_get_info(NULL));
+    assert_int_equal(hk_device_wait(NULL), HK_ERROR_INVALID);
+    assert_int_equal(hk_device_measure(NULL, &number, &number), HK_ERROR_INVALID);
+    assert_int_equal(hk_device_measure(device, NULL, NULL), HK_ERROR_INVALID);
+    assert_int_equal(hk_device_write_trace(NULL, "trace"), HK_ERROR_INVALID);
+    hk_device_get_stats(device, NULL);
+    hk_device_get_stats(NULL, &stats);
+    assert_int_equal(stats.runs, 0);
+    assert_null(hk_tensor_device(NULL));
+    assert_int_equal(hk_tensor_shape(NULL).rank, 0);
+    assert_int_equal(hk_tensor_bytes(NULL), 0);
+    assert_null(hk_program_get_info(NULL));
+    for (int i = 0; i < 6; i++) {
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *x = hk_leaf(graph, t);
+        switch (i) {
+        case 0: assert_null(hk_pad(x, NULL, NULL, 0)); break;
+        case 1: assert_null(hk_global_norm(graph, NULL, 1)); break;
+        case 2: assert_int_equal(hk_gradients(hk_sum(x, HK_ALL_AXES, false), NULL, 1, &grad), HK_ERROR_INVALID); break;
+        case 3: assert_int_equal(hk_gradients(hk_sum(x, HK_ALL_AXES, false), &x, 1, NULL), HK_ERROR_INVALID); break;
+        case 4: assert_int_equal(hk_gradients(hk_sum(x, HK_ALL_AXES, false), &x, -1, &grad), HK_ERROR_INVALID); break;
+        default: hk_optimizer_update(HK_SGD, t, t, NULL, NULL, NULL, x, 0); /* would train nothing */
+        }
+        assert_int_equal(hk_graph_status(graph), HK_ERROR_INVALID);
+        hk_graph_destroy(&graph);
+    }
+    assert_null(hk_concat(NULL, 2, 0));
+    hk_tensor_destroy(&t);
+}
+
 static void test_values_of_two_graphs_do_not_mix(void **state) {
     (void)state;
     ON_EACH_DEVICE {
@@ -493,6 +530,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_the_first_error_stays),
         cmocka_unit_test(test_sizes_that_overflow_are_refused),
+        cmocka_unit_test(test_null_is_refused),
         cmocka_unit_test(test_values_of_two_graphs_do_not_mix),
         cmocka_unit_test(test_what_cannot_be_compiled_is_refused),
         cmocka_unit_test(test_a_tensor_of_another_device_is_refused),

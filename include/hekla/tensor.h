@@ -49,6 +49,7 @@ HK_API struct hk_tensor *hk_tensor_from(struct hk_device *device, enum hk_dtype 
 HK_API struct hk_tensor *hk_tensor_view(struct hk_tensor *base, int64_t first_element, struct hk_shape shape);
 HK_API void hk_tensor_destroy(struct hk_tensor **tensor);
 
+/* Of NULL: f32, rank 0, no elements, no device. */
 HK_API enum hk_dtype hk_tensor_dtype(const struct hk_tensor *tensor);
 HK_API struct hk_shape hk_tensor_shape(const struct hk_tensor *tensor);
 HK_API int64_t hk_tensor_elements(const struct hk_tensor *tensor);

@@ -156,8 +156,12 @@ static struct hk_value *zeros_like(struct hk_value *value) {
 }
 
 hk_status hk_gradients(struct hk_value *loss, struct hk_value *const *wrt, int count, struct hk_value **grads) {
-    for (int i = 0; i < count; i++) grads[i] = NULL;
     struct hk_graph *graph = hk_graph_of(&loss, 1);
+    if (graph && (count < 0 || (count && (!wrt || !grads)))) {
+        hk_graph_fail(graph, HK_ERROR_INVALID, "hk_gradients: %d values are asked for, or an array is NULL", count);
+        return hk_graph_status(graph);
+    }
+    for (int i = 0; grads && i < count; i++) grads[i] = NULL;
     if (!graph || (count && !hk_graph_of(wrt, count)) || graph->status) {
         if (graph) return hk_graph_status(graph);
         return hk_error_status() ? hk_error_status() : hk_fail(HK_ERROR_INVALID, "hk_gradients: the loss is NULL");

@@ -25,13 +25,21 @@ void hk_device_destroy(struct hk_device **device) {
 }
 
 const struct hk_device_info *hk_device_get_info(const struct hk_device *device) {
-    return &((const struct hk_device_base *)device)->info;
+    return device ? &((const struct hk_device_base *)device)->info : NULL;
 }
 
-hk_status hk_device_wait(struct hk_device *device) { return base_of(device)->backend->wait(device); }
-void hk_device_get_stats(struct hk_device *device, struct hk_stats *stats) { base_of(device)->backend->stats(device, stats); }
+hk_status hk_device_wait(struct hk_device *device) {
+    if (!device) return hk_fail(HK_ERROR_INVALID, "hk_device_wait: the device is NULL");
+    return base_of(device)->backend->wait(device);
+}
+
+void hk_device_get_stats(struct hk_device *device, struct hk_stats *stats) {
+    if (device && stats) base_of(device)->backend->stats(device, stats);
+    else if (stats) *stats = (struct hk_stats){0};
+}
 
 hk_status hk_device_write_trace(struct hk_device *device, const char *path) {
+    if (!device || !path) return hk_fail(HK_ERROR_INVALID, "hk_device_write_trace: the device or the path is NULL");
     return base_of(device)->backend->write_trace(device, path);
 }
 
@@ -72,6 +80,7 @@ static struct hk_value *product(struct hk_value *x) { return hk_matmul(x, x); }
 static struct hk_value *sweep(struct hk_value *x) { return hk_affine(x, 0.5f, 1); }
 
 hk_status hk_device_measure(struct hk_device *device, double *gflops, double *gbps) {
+    if (!device || !gflops || !gbps) return hk_fail(HK_ERROR_INVALID, "hk_device_measure: an argument is NULL");
     const struct hk_device_info *info = hk_device_get_info(device);
     const int64_t n = info->kind == HK_DEVICE_CPU || info->software ? 512 : 1024, sweep_elements = (int64_t)16 << 20;
     const double multiply = time_op(device, HK_SHAPE(n, n), product);

@@ -201,4 +201,6 @@ hk_status hk_program_run(struct hk_program *program) {
     return backend_of(program->device)->program_run(program->device, program->backend);
 }
 
-const struct hk_program_info *hk_program_get_info(const struct hk_program *program) { return &program->info; }
+const struct hk_program_info *hk_program_get_info(const struct hk_program *program) {
+    return program ? &program->info : NULL;
+}

@@ -109,18 +109,19 @@ struct hk_tensor *hk_tensor_from(struct hk_device *device, enum hk_dtype dtype, 
     return tensor;
 }
 
-enum hk_dtype hk_tensor_dtype(const struct hk_tensor *tensor) { return tensor->dtype; }
-struct hk_shape hk_tensor_shape(const struct hk_tensor *tensor) { return tensor->shape; }
-struct hk_device *hk_tensor_device(const struct hk_tensor *tensor) { return tensor->storage->device; }
+enum hk_dtype hk_tensor_dtype(const struct hk_tensor *tensor) { return tensor ? tensor->dtype : HK_F32; }
+struct hk_shape hk_tensor_shape(const struct hk_tensor *tensor) { return tensor ? tensor->shape : HK_SCALAR; }
+struct hk_device *hk_tensor_device(const struct hk_tensor *tensor) { return tensor ? tensor->storage->device : NULL; }
 
 int64_t hk_tensor_elements(const struct hk_tensor *tensor) {
     int64_t n = 1;
+    if (!tensor) return 0;
     for (int i = 0; i < tensor->shape.rank; i++) n *= tensor->shape.size[i];
     return n;
 }
 
 size_t hk_tensor_bytes(const struct hk_tensor *tensor) {
-    return (size_t)hk_tensor_elements(tensor) * hk_dtype_size(tensor->dtype);
+    return (size_t)hk_tensor_elements(tensor) * hk_dtype_size(hk_tensor_dtype(tensor));
 }
 
 static hk_status check_transfer(const char *name, const struct hk_tensor *tensor, const void *data, size_t bytes) {

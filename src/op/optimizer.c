@@ -299,7 +299,7 @@ const struct hk_op hk_op_adam = {
 
 struct hk_value *hk_global_norm(struct hk_graph *graph, struct hk_tensor *const *tensors, int count) {
     if (count <= 0) return hk_fill(graph, HK_F32, HK_SHAPE(1), 0);
-    if (!graph) return hk_graph_fail(NULL, HK_ERROR_INVALID, "global_norm: the graph is NULL");
+    if (!graph || !tensors) return hk_graph_fail(graph, HK_ERROR_INVALID, "global_norm: the graph or the array is NULL");
     struct hk_value **in = hk_arena_alloc(&graph->arena, (size_t)count * sizeof *in);
     if (!in) return hk_graph_fail(graph, HK_ERROR_OUT_OF_MEMORY, "out of host memory while building a graph");
     for (int i = 0; i < count; i++) in[i] = hk_leaf(graph, tensors[i]);
@@ -320,8 +320,11 @@ static const struct {
 void hk_optimizer_update(enum hk_optimizer_kind kind, struct hk_tensor *parameters, struct hk_tensor *gradients,
                          struct hk_tensor *moment1, struct hk_tensor *moment2, struct hk_value *hyper, struct hk_value *norm,
                          int64_t decayed) {
-    struct hk_graph *graph = hk_value_graph(hyper);
-    if (!graph) return;
+    struct hk_graph *graph = hk_value_graph(hyper ? hyper : norm);
+    if (!hyper) {
+        hk_graph_fail(graph, HK_ERROR_INVALID, "optimizer_update: hyper is NULL");
+        return;
+    }
     if ((int)kind < 0 || (size_t)kind >= HK_LENGTH(kinds)) {
         hk_graph_fail(graph, HK_ERROR_INVALID, "optimizer_update: there is no kind %d", (int)kind);
         return;

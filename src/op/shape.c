@@ -403,8 +403,8 @@ const struct hk_op hk_op_concat = {
 };
 
 struct hk_value *hk_concat(struct hk_value *const *values, int count, int axis) {
-    if (count < 1) {
-        hk_fail(HK_ERROR_INVALID, "concat: %d values", count);
+    if (count < 1 || !values) {
+        hk_fail(HK_ERROR_INVALID, "concat: %d values, or the array is NULL", count);
         return NULL;
     }
     if (!hk_graph_of(values, count)) return NULL;
@@ -463,6 +463,7 @@ const struct hk_op hk_op_pad = {
 
 struct hk_value *hk_pad(struct hk_value *x, const int64_t *before, const int64_t *after, float value) {
     if (!x) return NULL;
+    if (!before || !after) return hk_graph_fail(x->graph, HK_ERROR_INVALID, "pad: before or after is NULL");
     struct pad_attrs attrs = {.value = value};
     memcpy(attrs.before, before, sizeof *before * (size_t)x->rank);
     memcpy(attrs.after, after, sizeof *after * (size_t)x->rank);
