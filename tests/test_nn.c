@@ -274,7 +274,7 @@ static void wrong_configs_are_refused(void **state) {
     rows[5].config.family = HK_LLAMA, rows[5].config.width = 12, rows[5].message = "must be even";
     rows[6].config.dropout = 1, rows[6].message = "dropout (1)";
     rows[7].config.dropout = NAN, rows[7].message = "dropout (nan)";
-    rows[8].config.layers = INT64_MAX, rows[8].message = "layers (9223372036854775807)";
+    rows[8].config.layers = 1001, rows[8].message = "layers (1001) must be from 1 to 1000";
     rows[9].config.width = INT64_MIN, rows[9].message = "width (-9223372036854775808)";
     rows[10].config.epsilon = -1, rows[10].message = "epsilon (-1)";
     rows[11].config.family = HK_LLAMA, rows[11].config.rope_base = INFINITY, rows[11].message = "rope_base (inf)";

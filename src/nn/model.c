@@ -18,7 +18,7 @@ struct hk_model_config hk_model_filled_in(const struct hk_model_config *config) 
 /* ---- Checking ---- */
 
 static hk_status check_sizes(const struct hk_model_config *c) {
-    enum { MOST_LAYERS = 10000 };
+    enum { MOST_LAYERS = 1000 }; /* names are looked up one by one: far more would take minutes */
     const struct {
         const char *name;
         int64_t value, most;
