@@ -127,7 +127,7 @@ static void set_plan(const struct train_options *o, bool by_time, bool warmup_gi
     const bool shorten = !by_time && !warmup_given && o->warmup > o->steps / 10;
     state->schedule = (struct hk_schedule){.kind = (enum hk_schedule_kind)schedule_kind(o->schedule),
                                            .peak = (float)o->lr,
-                                           .floor = (float)(o->lr / 10),
+                                           .floor = 0, /* a rate that ends at 0 learns more than one that ends at a tenth */
                                            .warmup = shorten ? o->steps / 10 : o->warmup,
                                            .steps = state->steps};
 }
