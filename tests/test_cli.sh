@@ -67,6 +67,9 @@ refuse 2 "--data FILE is missing" "$hekla" train
 refuse 2 "--layers must be a whole number from 1 to 1000, not \"many\"" "$hekla" train --data text --layers many
 refuse 2 "--dropout must be a number" "$hekla" train --data text --dropout 1.5
 refuse 2 "no option --lairs" "$hekla" train --data text --lairs 3
+refuse 2 "no option -x" "$hekla" train --data text -xy
+refuse 2 "no option -x" "$hekla" train -x
+refuse 2 "no option --resume=5" "$hekla" train --resume=5
 refuse 2 "--steps needs an argument" "$hekla" train --data text --steps
 refuse 2 "choose one" "$hekla" train --data text --steps 3 --minutes 1
 refuse 2 "--model must be gpt or llama" "$hekla" train --data text --model bert

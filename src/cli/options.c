@@ -90,6 +90,10 @@ bool options_parse(const struct command_line *line, int argc, char **argv, int *
             *status = EXIT_OK;
             return false;
         }
+        if (c == '?' && optopt && optopt < 256) { /* of "-xy" too, which getopt has not left yet */
+            fail_usage(line->command, "there is no option -%c", optopt);
+            return false;
+        }
         if (c == ':' || c == '?') {
             fail_usage(line->command, c == ':' ? "%s needs an argument" : "there is no option %s", argv[optind - 1]);
             return false;
