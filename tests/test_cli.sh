@@ -115,6 +115,7 @@ expect 1 "run holds a run already" $train --steps 20 --out run
 expect 0 "run is finished, at step 20" "$hekla" train --resume --out run --device cpu
 expect 1 "--width is 16 in run, not 32" "$hekla" train --resume --out run --device cpu --width 32
 expect 1 "--model is gpt in run, not llama" "$hekla" train --resume --out run --device cpu --model llama
+expect 1 "--lr is 0.001 in run, not 0.003;" "$hekla" train --resume --out run --device cpu --lr 0.003 --steps 30
 expect 1 "--seed is 1 in run, not 2" "$hekla" train --resume --out run --device cpu --seed 2 --steps 30
 expect 1 "is not the text that run was trained on" "$hekla" train --resume --out run --data short --device cpu
 expect 0 "" "$hekla" train --resume --out run --steps 25 --device cpu
@@ -128,6 +129,9 @@ expect 0 "" "$hekla" generate run --prompt "$(seq 1 50 | tr '\n' ' ')" --tokens 
 expect 0 "" "$hekla" eval run --data text --json --device cpu
 for key in loss perplexity bits_per_byte; do that "eval prints $key" grep -q "\"$key\":" out; done
 expect 1 "too short" "$hekla" eval run --data short --device cpu
+cp -r run moved && cp text text.moved
+expect 0 "" "$hekla" train --resume --out moved --data text.moved --steps 27 --device cpu
+that "a resumed run knows where its text is now" grep -q 'text.moved"' moved/state.json
 # shellcheck disable=SC2086
 expect 0 "" $train --model llama --steps 4 --out llama --json
 that "--json prints steps" grep -q '"event":"step","step":4,' out

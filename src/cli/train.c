@@ -132,6 +132,14 @@ static void set_plan(const struct train_options *o, bool by_time, bool warmup_gi
                                            .steps = state->steps};
 }
 
+/* Where the text is, for those who resume; none rather than one that is cut. */
+static void keep_path(struct hk_run_state *state, const char *text) {
+    char *path = realpath(text, NULL);
+    const int length = snprintf(state->data, sizeof state->data, "%s", path ? path : text);
+    if ((size_t)length >= sizeof state->data) state->data[0] = 0;
+    free(path);
+}
+
 static void new_state(const struct train_options *o, const struct command_line *line, struct hk_run_state *state) {
     *state = (struct hk_run_state){.seed = (uint64_t)o->seed,
                                    .loss = NAN,
@@ -147,9 +155,6 @@ static void new_state(const struct train_options *o, const struct command_line *
                                                  .weight_decay = (float)o->weight_decay,
                                                  .clip = (float)o->clip}};
     set_plan(o, options_given(line, "minutes"), options_given(line, "warmup"), state);
-    char *path = realpath(o->data, NULL);
-    snprintf(state->data, sizeof state->data, "%s", path ? path : o->data);
-    free(path);
 }
 
 /* ---- A run to resume ---- */
@@ -172,8 +177,9 @@ static int check_decided(const struct command_line *line, const struct decided *
     const bool whole = row->kind == OPTION_WHOLE;
     const double given = whole ? (double)*(int64_t *)row->value : *(double *)row->value;
     if (whole ? given == d->number : (float)given == (float)d->number) return EXIT_OK;
-    return fail_with("--%s is %.9g in %s, not %.9g; a resumed run keeps its options", d->name, d->number, folder,
-                     given);
+    const int digits = whole ? 17 : 7; /* all that an int64_t of an option has, all that a float has */
+    return fail_with("--%s is %.*g in %s, not %.*g; a resumed run keeps its options", d->name, digits, d->number,
+                     folder, digits, given);
 }
 
 static int check_conflicts(const struct command_line *line, const struct training *t) {
@@ -233,6 +239,7 @@ static int load_text(const struct train_options *o, struct training *t) {
     if (o->resume && hash != t->state.data_hash)
         return fail_with("%s is not the text that %s was trained on", path, t->folder);
     t->state.data_hash = hash;
+    if (o->data) keep_path(&t->state, o->data);
     /* says now what it would say after the model is made */
     t->tokens = malloc((size_t)(t->state.batch * t->state.accumulate * (t->state.length + 1)) * sizeof *t->tokens);
     if (!t->tokens)
