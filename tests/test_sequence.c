@@ -188,6 +188,26 @@ static void a_cache_takes_the_rows_that_fit(void **unused) {
     each_device(check_cache);
 }
 
+/* As a cache forgets its oldest rows, or makes room before them. */
+static void check_shift(struct hk_device *device) {
+    enum { S = 64, D = 3 };
+    float numbers[S][D], got[S][D];
+    const int32_t one = 1;
+    for (int k = 0; k < S * D; k++) (&numbers[0][0])[k] = (float)k;
+    struct hk_tensor *tc = tensor(device, HK_F32, HK_SHAPE(1, 1, S, D), numbers), *tp = tensor(device, HK_I32, HK_SHAPE(1), &one);
+    struct hk_graph *graph = hk_graph_create();
+    hk_cache_write(tc, hk_slice(hk_leaf(graph, tc), 2, 0, S - 1, 1), hk_leaf(graph, tp));
+    run(device, &graph);
+    read(tc, &got[0][0]);
+    for (int t = 0; t < S; t++) assert_memory_equal(got[t], numbers[t ? t - 1 : 0], sizeof got[t]);
+    hk_tensor_destroy(&tc), hk_tensor_destroy(&tp);
+}
+
+static void a_cache_takes_its_own_rows(void **unused) {
+    (void)unused;
+    each_device(check_shift);
+}
+
 static void a_cache_of_another_shape_is_refused(void **unused) {
     (void)unused;
     struct hk_device *device = hk_device_open(&(struct hk_device_params){.name = "cpu"});
@@ -248,6 +268,7 @@ int main(void) {
         cmocka_unit_test(a_table_used_twice_takes_no_second_gradient),
         cmocka_unit_test(rope_adds_the_position_that_the_device_holds),
         cmocka_unit_test(a_cache_takes_the_rows_that_fit),
+        cmocka_unit_test(a_cache_takes_its_own_rows),
         cmocka_unit_test(a_cache_of_another_shape_is_refused),
         cmocka_unit_test(targets_out_of_range_are_seen_and_ignored_ones_are_not),
     };

@@ -111,7 +111,9 @@ struct hk_value *hk_cache_write(struct hk_tensor *cache, struct hk_value *rows, 
     struct hk_graph *graph = hk_graph_of((struct hk_value *[]){rows, position}, 2);
     if (!graph) return NULL;
     struct hk_value *in[3] = {hk_leaf(graph, cache), rows, position};
-    if (rows->rank > 0 && rows->stride[rows->rank - 1] != 1) in[1] = hk_contiguous(rows);
+    /* rows of the cache itself are copied first: one could be overwritten before it is read */
+    if (in[0] && rows->root->storage == in[0]->storage) in[1] = hk_call_op(graph, &hk_op_copy, &rows, 1, NULL, 0);
+    else if (rows->rank > 0 && rows->stride[rows->rank - 1] != 1) in[1] = hk_contiguous(rows);
     hk_call_op(graph, &hk_op_cache_write, in, 3, NULL, 0);
     return graph->status ? NULL : in[0];
 }
