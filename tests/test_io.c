@@ -623,6 +623,23 @@ static void a_first_save_that_was_cut_off_is_no_run(void **unused) {
     destroy_model(&m);
 }
 
+/* Neither replaced by a save nor removed after one that failed. */
+static void a_config_that_is_of_no_run_stays_its_owners(void **unused) {
+    (void)unused;
+    struct model m = make_model(HK_ADAMW);
+    const char theirs[] = "{\"port\": 80}";
+    assert_int_equal(mkdir(path_of("theirs"), 0755), 0);
+    write_file(path_of("theirs/config.json"), theirs, strlen(theirs));
+    assert_int_equal(save_step(&m, "theirs", 1), HK_ERROR_FORMAT);
+    assert_message("choose another folder");
+    size_t bytes;
+    char *text = read_file(path_of("theirs/config.json"), &bytes);
+    assert_string_equal(text, theirs);
+    assert_int_not_equal(access(path_of("theirs/tokenizer.json"), F_OK), 0);
+    free(text);
+    destroy_model(&m);
+}
+
 static void a_save_without_room_leaves_the_old_state(void **unused) {
     (void)unused;
     struct model m = make_model(HK_ADAMW);
@@ -790,6 +807,7 @@ int main(void) {
         cmocka_unit_test(the_same_state_gives_the_same_file),
         cmocka_unit_test(a_run_loads_from_every_stage_of_a_save),
         cmocka_unit_test(a_first_save_that_was_cut_off_is_no_run),
+        cmocka_unit_test(a_config_that_is_of_no_run_stays_its_owners),
         cmocka_unit_test(a_save_without_room_leaves_the_old_state),
         cmocka_unit_test(a_run_of_another_model_is_neither_overwritten_nor_loaded),
         cmocka_unit_test(a_run_saved_without_optimizer_can_be_used_not_resumed),

@@ -87,8 +87,8 @@ struct hk_run_state {
 /* Saves all files so that a process killed at any moment leaves the old state or the new one: model and optimizer are
    written beside the old ones under ".next" names and synced, then replacing state.json (atomic) makes them the run's,
    then they are renamed. A failure (no space, say) leaves the old state and no partial file. Makes the folder.
-   optimizer may be NULL: the run can then be used, not resumed. HK_ERROR_INVALID where the folder holds a run of
-   another model. */
+   optimizer may be NULL: the run can then be used, not resumed. HK_ERROR_INVALID where the folder holds a run or
+   a config.json of another model, HK_ERROR_FORMAT where that is no model's. */
 HK_API hk_status hk_run_save(const char *folder, const struct hk_model_config *config, struct hk_params *params,
                              struct hk_optimizer *optimizer, const struct hk_run_state *state);
 

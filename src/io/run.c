@@ -116,13 +116,13 @@ static hk_status write_weights(const char *folder, struct hk_params *params, str
     return status;
 }
 
-/* Writes what stays the same through a run. */
+/* Writes what stays the same through a run; config.json last, so that where it is, both are. */
 static hk_status write_description(const char *folder, const struct hk_model_config *config) {
     char *text = hk_config_format(config), *tokenizer = tokenizer_format();
     hk_status status = text && tokenizer ? HK_OK : hk_error_status();
-    if (status == HK_OK) status = hk_file_write(path_in(folder, "config.json", "").text, text, strlen(text));
     if (status == HK_OK)
         status = hk_file_write(path_in(folder, "tokenizer.json", "").text, tokenizer, strlen(tokenizer));
+    if (status == HK_OK) status = hk_file_write(path_in(folder, "config.json", "").text, text, strlen(text));
     free(text);
     free(tokenizer);
     return status;
@@ -134,11 +134,12 @@ static void remove_description(const char *folder) {
     rmdir(folder); /* only if nothing else is in it */
 }
 
-/* That config.json describes the model to be saved: a run's model does not change. */
+/* That config.json describes the model to be saved: a run's model does not change, and what is not a run's is its
+   owner's. */
 static hk_status check_description(const char *folder, const struct hk_model_config *config) {
     struct hk_model_config old;
     hk_status status = hk_run_load_config(folder, &old);
-    if (status != HK_OK) return status;
+    if (status != HK_OK) return hk_fail(status, "%s (choose another folder)", hk_error_message());
     char *a = hk_config_format(&old), *b = hk_config_format(config);
     if (!a || !b) status = HK_ERROR_OUT_OF_MEMORY;
     else if (strcmp(a, b))
@@ -166,7 +167,7 @@ hk_status hk_run_save(const char *folder, const struct hk_model_config *config, 
         return hk_fail(HK_ERROR_INVALID, "run: saving needs a folder, a config, parameters and a state");
     hk_status status = hk_folder_make(folder);
     if (status != HK_OK) return status;
-    if (hk_run_exists(folder)) {
+    if (hk_run_exists(folder) || exists(folder, "config.json")) {
         status = check_description(folder, config);
         return status == HK_OK ? save(folder, params, optimizer, state) : status;
     }
