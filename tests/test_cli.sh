@@ -177,6 +177,7 @@ expect 0 "" "$hekla" generate damaged --tokens 3 --device cpu
 
 # shellcheck disable=SC2086
 expect 1 "training stopped at step" $train --steps 50 --lr 1e20 --clip 0 --warmup 0 --out nan
+that "a NaN is printed without a sign" grep -q ": the [a-z -]* is \(nan\|inf\)\." err
 that "the last good checkpoint is named" grep -q "keeps the checkpoint of step 0" err
 expect 0 "" "$hekla" generate nan --tokens 3 --device cpu
 # weights that the step before made infinite are not saved either

@@ -81,14 +81,14 @@ static int log_step(struct training *t, float norm, float lr) {
     return fail_library();
 }
 
-/* what: "the loss" or another number that training cannot go on from. */
+/* what: "the loss" or another number that training cannot go on from; a NaN's sign says nothing. */
 static int stop_on_nan(struct training *t, int64_t step, const char *what, double value) {
     struct hk_run_state saved = {0};
     progress_end(&t->progress);
     hk_run_load_state(t->folder, &saved);
     return fail_with("training stopped at step %" PRId64 ": %s is %g. %s keeps the checkpoint of step %" PRId64
                      ". A lower --lr, a longer --warmup or --clip 1 may help",
-                     step, what, value, t->folder, saved.step);
+                     step, what, fabs(value), t->folder, saved.step);
 }
 
 static int one_step(struct training *t) {
