@@ -409,6 +409,23 @@ static void test_gradients_of_shared_parts_add_up(void **state) {
 }
 
 /* The embedding's gradient is added on top of the sum's, which is the very value that it spreads. */
+static void test_gradients_of_16_bits_add_up(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        for (enum hk_dtype dtype = HK_F16; dtype <= HK_BF16; dtype++) {
+            struct hk_tensor *x = TENSOR(HK_SHAPE(3), 1, 2, 3), *grad = tensor(HK_SHAPE(3), NULL);
+            struct hk_graph *graph = hk_graph_create();
+            struct hk_value *v = hk_cast(hk_leaf(graph, x), dtype), *wide = hk_cast(v, HK_F32);
+            struct hk_value *rows = hk_cast(hk_broadcast_to(v, HK_SHAPE(4, 3)), HK_F32);
+            store_gradient(hk_sum(hk_mul(wide, rows), HK_ALL_AXES, false), x, grad); /* 4 x^2 */
+            compile_and_run(graph);
+            EXPECT(grad, 8, 16, 24);
+            hk_graph_destroy(&graph);
+            hk_tensor_destroy(&x), hk_tensor_destroy(&grad);
+        }
+    }
+}
+
 static void test_gradients_of_a_table_that_is_also_added_add_up(void **state) {
     (void)state;
     ON_EACH_DEVICE {
@@ -543,6 +560,7 @@ int main(void) {
         cmocka_unit_test(test_views_of_a_tensor_share_its_memory),
         cmocka_unit_test(test_empty_tensors_work),
         cmocka_unit_test(test_gradients_of_shared_parts_add_up),
+        cmocka_unit_test(test_gradients_of_16_bits_add_up),
         cmocka_unit_test(test_gradients_of_a_table_that_is_also_added_add_up),
         cmocka_unit_test(test_gradients_of_what_was_broadcast_are_sums),
         cmocka_unit_test(test_gradients_stop_and_are_zero_where_nothing_depends),

@@ -49,6 +49,14 @@ static bool receive(struct pass *p, struct hk_value *value, struct hk_value *gra
     return true;
 }
 
+/* 16-bit gradients are added in f32. */
+static struct hk_value *add_all(struct hk_value *const *grads, int count) {
+    const enum hk_dtype dtype = hk_value_dtype(grads[0]), wide = dtype == HK_F16 || dtype == HK_BF16 ? HK_F32 : dtype;
+    struct hk_value *sum = hk_cast(grads[0], wide);
+    for (int i = 1; i < count; i++) sum = hk_add(sum, hk_cast(grads[i], wide));
+    return hk_cast(sum, dtype);
+}
+
 /* The sum of what arrived, NULL where nothing did. */
 static struct hk_value *total(struct pass *p, const struct hk_value *value) {
     struct arrivals *a = &p->arrivals[value->id];
@@ -59,8 +67,7 @@ static struct hk_value *total(struct pass *p, const struct hk_value *value) {
             const struct hk_call *maker = a->grads[i] ? a->grads[i]->call : NULL;
             if (maker && maker->op->merge) sum = maker->op->merge(a->grads, a->count, i);
         }
-        for (int i = 0; !sum && i < a->count; i++) a->grads[0] = i ? hk_add(a->grads[0], a->grads[i]) : a->grads[0];
-        a->grads[0] = sum ? sum : a->grads[0];
+        a->grads[0] = sum ? sum : add_all(a->grads, a->count);
         a->count = 1;
     }
     return a->grads[0];

@@ -203,7 +203,11 @@ int hk_broadcast_shape(const struct hk_value *a, const struct hk_value *b, int64
     return rank;
 }
 
-static void broadcast_backward(struct hk_backward *b) { b->results[0] = hk_sum_to(b->grads[0], b->call->inputs[0]); }
+/* Sums are f32's. */
+static void broadcast_backward(struct hk_backward *b) {
+    struct hk_value *dy = b->grads[0];
+    b->results[0] = hk_cast(hk_sum_to(hk_cast(dy, HK_F32), b->call->inputs[0]), hk_value_dtype(dy));
+}
 
 const struct hk_op hk_op_broadcast_to = {
     .name = "broadcast_to",
