@@ -485,6 +485,31 @@ static void test_gradients_stop_and_are_zero_where_nothing_depends(void **state)
     }
 }
 
+/* What the backward ops read must be what the forward ops read. */
+static void test_gradients_of_what_has_changed_are_refused(void **state) {
+    (void)state;
+    ON_EACH_DEVICE {
+        for (int keep = 0; keep < 2; keep++) {
+            struct hk_tensor *x = TENSOR(HK_SHAPE(3), 1, 2, 3), *grad = tensor(HK_SHAPE(3), NULL);
+            struct hk_tensor *part = hk_tensor_view(x, 1, HK_SHAPE(1));
+            struct hk_graph *graph = hk_graph_create();
+            struct hk_value *v = hk_leaf(graph, x), *y = keep ? hk_add(v, v) : hk_square(v), *g;
+            hk_store(part, hk_fill(graph, HK_F32, HK_SHAPE(1), 100));
+            const hk_status status = hk_gradients(hk_sum(y, HK_ALL_AXES, false), &v, 1, &g);
+            assert_int_equal(status, keep ? HK_OK : HK_ERROR_INVALID);
+            if (keep) { /* a sum's gradient asks for nothing that it added */
+                hk_store(grad, g);
+                compile_and_run(graph);
+                EXPECT(grad, 2, 2, 2);
+            } else {
+                expect_refusal(graph, HK_ERROR_INVALID, "the gradient of square needs a tensor [3] as it was");
+            }
+            hk_graph_destroy(&graph);
+            hk_tensor_destroy(&x), hk_tensor_destroy(&grad), hk_tensor_destroy(&part);
+        }
+    }
+}
+
 static void test_gradients_that_do_not_exist_are_refused(void **state) {
     (void)state;
     ON_EACH_DEVICE {
@@ -564,6 +589,7 @@ int main(void) {
         cmocka_unit_test(test_gradients_of_a_table_that_is_also_added_add_up),
         cmocka_unit_test(test_gradients_of_what_was_broadcast_are_sums),
         cmocka_unit_test(test_gradients_stop_and_are_zero_where_nothing_depends),
+        cmocka_unit_test(test_gradients_of_what_has_changed_are_refused),
         cmocka_unit_test(test_gradients_that_do_not_exist_are_refused),
         cmocka_unit_test(test_checkpointing_takes_less_memory_for_the_same_bits),
     };

@@ -232,7 +232,8 @@ HK_API void hk_optimizer_update(enum hk_optimizer_kind kind, struct hk_tensor *p
 /* ---- Gradients ---- */
 
 /* Adds the ops that compute d loss / d wrt[i] for a scalar f32 loss; grads[i] is NULL only if the graph is wrong, and
-   zero where loss does not depend on wrt[i]. */
+   zero where loss does not depend on wrt[i]. The ops read tensors where they are added: HK_ERROR_INVALID where one of them
+   needs a tensor that an op since has changed. */
 HK_API hk_status hk_gradients(struct hk_value *loss, struct hk_value *const *wrt, int count, struct hk_value **grads);
 
 /* Ends a segment of the graph for gradient checkpointing (Chen et al., 2016): of the ops between two marks, only the

@@ -37,6 +37,7 @@ struct pass {
     bool *depends;              /* by value id: on any of wrt */
     struct hk_call **repeated;  /* by call index: the call that computes the same again, or NULL */
     int last_segment;           /* is not repeated */
+    int last_write;             /* index of the last call that writes a tensor; -1: none does */
 };
 
 static bool receive(struct pass *p, struct hk_value *value, struct hk_value *grad) {
@@ -84,6 +85,40 @@ static void find_dependents(struct pass *p) {
     }
 }
 
+/* ---- Tensors that have changed since ---- */
+
+static bool same_memory(const struct hk_value *a, const struct hk_value *b) {
+    const uint64_t a_end = a->storage_offset + (uint64_t)a->extent * hk_dtype_size(a->dtype);
+    const uint64_t b_end = b->storage_offset + (uint64_t)b->extent * hk_dtype_size(b->dtype);
+    return a->storage == b->storage && a->storage_offset < b_end && b->storage_offset < a_end;
+}
+
+/* The call after `from` that writes the tensor of which the value is; NULL where none does. */
+static const struct hk_call *find_writer(const struct pass *p, const struct hk_value *value, int from) {
+    for (int i = from + 1; !value->root->call && i <= p->last_write; i++) {
+        const struct hk_call *call = p->graph->calls[i];
+        for (int k = 0; k < call->n_inputs; k++)
+            if (call->op->writes >> k & 1 && same_memory(call->inputs[k]->root, value->root)) return call;
+    }
+    return NULL;
+}
+
+/* What the new calls, from index `first` on, read of tensors is still what the forward call read. */
+static bool check_reads(struct pass *p, const struct hk_call *forward, int first) {
+    for (int i = first; i < p->graph->n_calls; i++) {
+        const struct hk_call *call = p->graph->calls[i];
+        for (int k = 0; k < call->n_inputs; k++) {
+            const struct hk_call *writer = find_writer(p, call->inputs[k], forward->index);
+            if (!writer) continue;
+            hk_graph_fail(p->graph, HK_ERROR_INVALID, "hk_gradients: the gradient of %s needs a tensor %s as it was, but %s has "
+                          "changed it: add gradients before the ops that write what the loss depends on", forward->op->name,
+                          hk_shape_text(call->inputs[k]->root), writer->op->name);
+            return false;
+        }
+    }
+    return true;
+}
+
 /* ---- Checkpointing: segment s is all calls made between the marks s - 1 and s ---- */
 
 static struct hk_value *repeated_value(void *context, struct hk_value *value) {
@@ -98,8 +133,9 @@ static void repeat_segment(struct pass *p, int segment) {
     for (int i = 0; i < p->n_calls; i++) {
         struct hk_call *call = p->graph->calls[i];
         if (call->segment != segment || call->op->writes) continue;
+        const int first = p->graph->n_calls;
         p->repeated[i] = hk_graph_repeat(call, repeated_value, p);
-        if (!p->repeated[i]) return;
+        if (!p->repeated[i] || !check_reads(p, call, first)) return;
     }
 }
 
@@ -134,7 +170,9 @@ static bool differentiate_call(struct pass *p, struct hk_call *call) {
     }
     for (int i = 0; i < call->n_outputs; i++) grads[i] = total(p, call->outputs[i]);
     struct hk_backward b = {.call = call_for_backward(p, call), .grads = grads, .results = results, .needed = needed};
+    const int first = p->graph->n_calls;
     call->op->backward(&b);
+    if (!check_reads(p, call, first)) goto done;
     for (int i = 0; i < call->n_inputs; i++) {
         if (!results[i] || !needed[i]) continue;
         if (!hk_same_shape(results[i], call->inputs[i])) {
@@ -183,6 +221,8 @@ hk_status hk_gradients(struct hk_value *loss, struct hk_value *const *wrt, int c
     p.depends = calloc((size_t)p.n_values, sizeof *p.depends);
     p.repeated = calloc((size_t)p.n_calls + 1, sizeof *p.repeated);
     p.last_segment = graph->segment;
+    p.last_write = p.n_calls - 1;
+    while (p.last_write >= 0 && !graph->calls[p.last_write]->op->writes) p.last_write--;
     if (!p.arrivals || !p.depends || !p.repeated) {
         hk_graph_fail(graph, HK_ERROR_OUT_OF_MEMORY, "out of host memory while differentiating");
         goto done;
