@@ -157,6 +157,8 @@ damage && printf '\000\000\000\000\000\000\000\200{}' >damaged/model.safetensors
 expect 1 "claims 9223372036854775808 bytes" "$hekla" generate damaged --device cpu
 damage && : >damaged/optimizer.safetensors
 expect 1 "damaged/optimizer.safetensors" "$hekla" train --resume --steps 30 --out damaged --device cpu
+damage && LC_ALL=C sed 's/"updates":"25"/"updates":"-5"/' run/optimizer.safetensors >damaged/optimizer.safetensors
+expect 1 "no number of steps" "$hekla" train --resume --steps 30 --out damaged --device cpu
 damage && sed 's/"n_embd":[^,]*/"n_embd": 32/' run/config.json >damaged/config.json
 expect 1 "the model needs [" "$hekla" generate damaged --device cpu
 damage && sed 's/"n_head":[^,]*/"n_head": 3/' run/config.json >damaged/config.json

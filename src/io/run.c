@@ -269,6 +269,17 @@ static hk_status load_weights(const char *folder, const struct slots *model, con
     return status;
 }
 
+/* The optimizer's own count of steps, where the file has one; of a size that can be multiplied by batches per step. */
+static hk_status read_updates(const struct hk_safetensors *file, int64_t *updates) {
+    const char *text = hk_safetensors_metadata(file, "updates");
+    if (!text) return HK_OK;
+    const size_t digits = strspn(text, "0123456789");
+    if (!digits || digits > 13 || text[digits])
+        return hk_fail(HK_ERROR_FORMAT, "\"updates\" is \"%.32s\", no number of steps", text);
+    *updates = strtoll(text, NULL, 10);
+    return HK_OK;
+}
+
 hk_status hk_run_load(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer,
                       struct hk_run_state *state) {
     if (!folder || !params) return hk_fail(HK_ERROR_INVALID, "run: loading needs a folder and parameters");
@@ -280,11 +291,10 @@ hk_status hk_run_load(const char *folder, struct hk_params *params, struct hk_op
     struct slots model = {0}, moments = {0};
     status = slots_of_model(&model, params);
     if (status == HK_OK && optimizer) status = slots_of_optimizer(&moments, params, optimizer);
+    int64_t updates = run.state.step;
+    if (status == HK_OK && optimizer) status = in_file(read_updates(run.optimizer, &updates), folder, weights[1]);
     if (status == HK_OK) status = load_weights(folder, &model, &moments, &run);
-    if (status == HK_OK && optimizer) {
-        const char *updates = hk_safetensors_metadata(run.optimizer, "updates");
-        hk_optimizer_set_step(optimizer, updates ? strtoll(updates, NULL, 10) : run.state.step);
-    }
+    if (status == HK_OK && optimizer) hk_optimizer_set_step(optimizer, updates);
     if (status == HK_OK && state) *state = run.state;
     slots_free(&model);
     slots_free(&moments);
