@@ -7,15 +7,17 @@
 
 layout(constant_id = 1) const uint WIDTH = 64; // a power of two, at most the workgroup's size
 layout(constant_id = 2) const uint KIND = 0;   // enum reduce_kind
+layout(constant_id = 3) const uint CARRY = 0;  // bit 0: y has the result of the rows before these
 const uint SUM = 0, MAX = 1;
 
 layout(push_constant) uniform Push {
-    uint base_x, base_y;
+    uint base_x, base_y, base_other;
     uint items;  // workgroups: blocks of all pieces of all matrices
     uint pieces; // of one matrix
     uint piece;  // rows of one
     uint rows, columns;
     uint blocks; // of WIDTH columns
+    uint first;  // not used here, nor is base_other
     float scale;
 } p;
 
@@ -43,6 +45,8 @@ void main() {
         value = join(value, values[me + n * WIDTH]);
         values[me] = value;
     }
-    if (lane == 0 && column < p.columns)
-        y[p.base_y + (a * p.pieces + piece) * p.columns + column] = KIND == SUM ? value * p.scale : value;
+    if (lane != 0 || column >= p.columns) return;
+    const uint to = p.base_y + (a * p.pieces + piece) * p.columns + column;
+    if ((CARRY & 1) != 0) value = join(y[to], value);
+    y[to] = KIND == SUM ? value * p.scale : value;
 }

@@ -6,20 +6,24 @@
 
 layout(constant_id = 1) const uint WIDTH = 256; // a power of two, at most the workgroup's size
 layout(constant_id = 2) const uint KIND = 0;    // enum reduce_kind
-const uint SUM = 0, MAX = 1, ARGMAX = 2;
+layout(constant_id = 3) const uint CARRY = 0;   // bit 0: y and other have what the elements before these gave;
+                                                // bit 2: other gets the maxima of argmax
+const uint SUM = 0, MAX = 1, ARGMAX = 2, ARGMAX_PIECES = 3;
 
 layout(push_constant) uniform Push {
-    uint base_x, base_y;
+    uint base_x, base_y, base_other;
     uint items;  // pieces of all rows
     uint pieces; // of one row
     uint piece;  // elements of one
     uint rows;   // elements of a row
     uint columns, blocks; // not used here
+    uint first;  // the first element's number in its row
     float scale;
 } p;
 
 FLOATS(0, x);
 WORDS(1, y);
+WORDS(2, other); // argmax: the maxima at the indices y; argmax of pieces: the indices of the maxima x
 
 shared float values[256];
 shared uint indices[256];
@@ -41,9 +45,9 @@ void main() {
             const float v = x[p.base_x + row * p.rows + k];
             if (KIND == SUM) {
                 value += v;
-            } else if (better(v, k, value, index)) {
+            } else if (better(v, p.first + k, value, index)) {
                 value = v;
-                index = k;
+                index = p.first + k;
             }
         }
     }
@@ -64,5 +68,17 @@ void main() {
         indices[me] = index;
     }
     if (lane != 0 || i >= p.items) return;
-    y[p.base_y + i] = KIND == ARGMAX ? index : floatBitsToUint(KIND == SUM ? value * p.scale : value);
+    const uint to = p.base_y + i;
+    if ((CARRY & 1) != 0) {
+        const float before = uintBitsToFloat(KIND == ARGMAX ? other[p.base_other + i] : y[to]);
+        if (KIND == SUM) {
+            value = before + value;
+        } else if (KIND == MAX ? better(before, 0, value, 1) : better(before, y[to], value, index)) {
+            value = before;
+            index = y[to];
+        }
+    }
+    if (KIND == ARGMAX_PIECES) y[to] = other[p.base_other + i * p.rows + index];
+    else y[to] = KIND == ARGMAX ? index : floatBitsToUint(KIND == SUM ? value * p.scale : value);
+    if (KIND == ARGMAX && (CARRY & 4) != 0) other[p.base_other + i] = floatBitsToUint(value);
 }

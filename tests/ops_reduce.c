@@ -76,6 +76,8 @@ WAY(three, true, HK_AXES(0, 2, -1))
         CASE("rank 6", op, three, g, HK_SHAPE(2, 3, 2, 5, 1, 3)), CASE("one row", op, last, g, HK_SHAPE(1, 700)),      \
         CASE("many rows, a second pass", op, first, false, HK_SHAPE(1300, 70)),                                        \
         CASE("many narrow rows", op, first, false, HK_SHAPE(9000, 3)),                                                 \
+        CASE("wide rows", op, first, false, HK_SHAPE(19, 6007)),                                                       \
+        CASE("wide rows of several", op, middle, false, HK_SHAPE(2, 7, 6007)),                                         \
         CASE("long, a second pass", op, last, false, HK_SHAPE(2, 40007)),                                              \
         CASE("many short rows", op, last, false, HK_SHAPE(3001, 3)), CASE("size 1", op, middle, g, HK_SHAPE(4, 1, 5)), \
         CASE("no results", op, middle, g, HK_SHAPE(0, 4, 5))
@@ -142,6 +144,12 @@ static const struct hk_case argmax_cases[] = {
     COMMON(argmax, false),
     {.name = "the first of equals",
      .inputs = {{HK_I32, HK_SHAPE(7, 5, 101), 0, 3}},
+     .n_inputs = 1,
+     .build = argmax_tied,
+     .reference = argmax_tied_of,
+     .exact = true},
+    {.name = "the first of equals, far apart",
+     .inputs = {{HK_I32, HK_SHAPE(5, 3, 7001), 0, 20000}},
      .n_inputs = 1,
      .build = argmax_tied,
      .reference = argmax_tied_of,

@@ -3,19 +3,19 @@
    many terms. */
 #include "op/op.h"
 
-enum reduce_kind { REDUCE_SUM, REDUCE_MAX, REDUCE_ARGMAX };
+/* The last: the second level of argmax on the GPU. */
+enum reduce_kind { REDUCE_SUM, REDUCE_MAX, REDUCE_ARGMAX, REDUCE_ARGMAX_PIECES };
 
 struct reduce_attrs {
     enum reduce_kind kind;
     float scale; /* of the sum */
 };
 
-/* Rows that make one piece, for rows of B elements: a piece has 16384 elements or, where that is more, 256 rows; but no
-   more than 64 MiB, which any device can bind. */
+/* Rows that make one piece, for rows of B elements: a piece has 16384 elements or, where that is more, 256 rows. */
 static inline int64_t piece_rows(int64_t columns) {
     int64_t width = 1;
     while (width < columns && width < 64) width *= 2;
-    return HK_MAX(HK_MIN(16384 / width, ((int64_t)1 << 24) / HK_MAX(columns, 1)), 2);
+    return 16384 / width;
 }
 
 static inline int64_t piece_count(int64_t rows, int64_t columns) {
@@ -158,15 +158,18 @@ CPU_KERNEL(reduce) {
 
 CPU_DECLARE(reduce);
 
+enum { ARGMAX_AT_ONCE = 1024 }; /* elements that fit any window */
+
 /* x [A, R, B] -> [A, B]. Scratch holds the pieces' results of one level and, behind them, of the next: later ones take
- * turns. */
+   turns. Of argmax: the pieces' maxima, [A, pieces], then their indices. */
 static bool infer(struct hk_call *call) {
     const struct reduce_attrs *attrs = call->attrs;
     const struct hk_value *x = call->inputs[0];
     const int64_t A = x->shape[0], R = x->shape[1], B = x->shape[2];
     hk_infer_output(call, 0, attrs->kind == REDUCE_ARGMAX ? HK_I32 : HK_F32, 2, (int64_t[]){A, B});
     const int64_t first = piece_count(R, B), second = piece_count(first, B);
-    if (attrs->kind != REDUCE_ARGMAX && first > 1) call->scratch = (uint64_t)(A * B * (first + second)) * sizeof(float);
+    if (attrs->kind == REDUCE_ARGMAX) call->scratch = R > ARGMAX_AT_ONCE ? (uint64_t)(A * first) * 2 * sizeof(float) : 0;
+    else if (first > 1) call->scratch = (uint64_t)(A * B * (first + second)) * sizeof(float);
     return true;
 }
 
@@ -195,56 +198,95 @@ static void max_backward(struct hk_backward *b) {
 struct level {
     enum reduce_kind kind;
     struct hk_operand x, y;
+    struct hk_operand other; /* argmax: the maxima of pieces, [A, pieces], beside their indices y; of pieces: the indices
+                                of the maxima x */
     int64_t A, R, B, pieces;
     float scale;
 };
 
-/* Rows r .. r + rows of a .. a + count; where count > 1, all the rows. */
-static hk_status record_window(struct hk_recorder *recorder, const struct level *l, int64_t a, int64_t count, int64_t r,
-                               int64_t rows) {
-    const int64_t piece = l->pieces > 1 ? piece_rows(l->B) : HK_MAX(l->R, 1), pieces = (rows + piece - 1) / piece;
+static int64_t rows_of_piece(const struct level *l) { return l->pieces > 1 ? piece_rows(l->B) : HK_MAX(l->R, 1); }
+
+/* What one dispatch reduces: rows of columns of count neighbouring a. Where count > 1, all rows; where it has not all
+   columns, one row; whole pieces, or a part of one. */
+struct window {
+    int64_t a, count, row, rows, column, columns;
+};
+
+/* y has what earlier windows of the piece gave; later windows follow; `other` keeps the maxima. */
+enum { CONTINUES = 1, UNFINISHED = 2, MAXIMA = 4 };
+
+static uint32_t place_in_piece(const struct level *l, const struct window *w) {
+    const int64_t piece = rows_of_piece(l), end = w->row + w->rows;
+    const uint32_t place = (w->row % piece ? CONTINUES : 0) | (end % piece && end < l->R ? UNFINISHED : 0);
+    return place | (l->kind == REDUCE_ARGMAX && (place || l->pieces > 1) ? MAXIMA : 0);
+}
+
+/* The spec constants and push constants of both shaders. */
+static hk_status record_window(struct hk_recorder *recorder, const struct level *l, const struct window *w) {
+    const int64_t piece = rows_of_piece(l), pieces = (w->rows + piece - 1) / piece;
+    const uint32_t carry = place_in_piece(l, w);
     struct {
-        uint32_t base_x, base_y, items, pieces, piece, rows, columns, blocks;
+        uint32_t base_x, base_y, base_other, items, pieces, piece, rows, columns, blocks, first;
         float scale;
     } push = {.pieces = (uint32_t)pieces,
               .piece = (uint32_t)piece,
-              .rows = (uint32_t)rows,
-              .columns = (uint32_t)l->B,
-              .scale = l->scale};
-    struct hk_dispatch d = {.shader = l->B == 1 ? "reduce_rows" : "reduce_columns", .n_spec = 3};
+              .rows = (uint32_t)w->rows,
+              .columns = (uint32_t)w->columns,
+              .first = (uint32_t)w->row,
+              .scale = carry & UNFINISHED ? 1 : l->scale};
+    struct hk_dispatch d = {.shader = l->B == 1 ? "reduce_rows" : "reduce_columns", .n_spec = 4};
     uint32_t width = 1; /* rows: invocations for one row; columns: columns of one workgroup */
     if (l->B == 1)
-        while (width < HK_ELEMENTWISE_GROUP && width * 4 < HK_MIN(piece, rows)) width *= 2;
+        while (width < HK_ELEMENTWISE_GROUP && width * 4 < HK_MIN(piece, w->rows)) width *= 2;
     else
-        while (width < 64 && width < l->B) width *= 2;
-    d.spec[0] = HK_ELEMENTWISE_GROUP, d.spec[1] = width, d.spec[2] = l->kind;
-    push.blocks = (uint32_t)((l->B + width - 1) / width);
-    push.items = (uint32_t)(count * pieces * (l->B == 1 ? 1 : push.blocks));
-    hk_bind_range(&d, &l->x, (uint64_t)((a * l->R + r) * l->B) * 4, (uint64_t)(count * rows * l->B) * 4, HK_READ, 0);
-    hk_bind_range(&d, &l->y, (uint64_t)((a * l->pieces + r / piece) * l->B) * 4, (uint64_t)(count * pieces * l->B) * 4,
-                  HK_WRITE, 1);
+        while (width < 64 && width < w->columns) width *= 2;
+    d.spec[0] = HK_ELEMENTWISE_GROUP, d.spec[1] = width, d.spec[2] = l->kind, d.spec[3] = carry;
+    push.blocks = (uint32_t)((w->columns + width - 1) / width);
+    push.items = (uint32_t)(w->count * pieces * (l->B == 1 ? 1 : push.blocks));
+    const uint64_t first_x = (uint64_t)((w->a * l->R + w->row) * l->B + w->column) * 4;
+    const uint64_t bytes_x = (uint64_t)(w->count * w->rows * w->columns) * 4;
+    const uint64_t first_y = (uint64_t)((w->a * l->pieces + w->row / piece) * l->B + w->column) * 4;
+    const uint64_t bytes_y = (uint64_t)(w->count * pieces * w->columns) * 4;
+    const int access_y = carry & CONTINUES ? HK_READ | HK_WRITE : HK_WRITE;
+    hk_bind_range(&d, &l->x, first_x, bytes_x, HK_READ, 0);
+    hk_bind_range(&d, &l->y, first_y, bytes_y, access_y, 1);
+    if (l->kind == REDUCE_ARGMAX_PIECES) hk_bind_range(&d, &l->other, first_x, bytes_x, HK_READ, 2);
+    else hk_bind_range(&d, carry & MAXIMA ? &l->other : &l->y, first_y, bytes_y, access_y, 2);
     HK_PUSH(&d, push);
     const uint32_t per_group = l->B == 1 ? HK_ELEMENTWISE_GROUP / width : 1;
     hk_groups(recorder, &d, (push.items + per_group - 1) / per_group);
     return recorder->record(recorder, &d);
 }
 
+/* One a, in windows of whole pieces, of some rows of a piece, or of some columns of a row. The columns of a row come
+   one after the other, so that neighbouring dispatches do not wait for each other. */
+static hk_status record_windows_of(struct hk_recorder *recorder, const struct level *l, int64_t a, int64_t elements) {
+    const int64_t piece = rows_of_piece(l), columns = HK_MIN(l->B, elements), most = HK_MAX(elements / l->B, 1);
+    struct window w = {.a = a, .count = 1};
+    for (w.row = 0; w.row < l->R; w.row += w.rows) {
+        w.rows = most >= piece ? most / piece * piece : HK_MIN(most, piece - w.row % piece);
+        w.rows = HK_MIN(w.rows, l->R - w.row);
+        for (w.column = 0; w.column < l->B; w.column += columns) {
+            w.columns = HK_MIN(columns, l->B - w.column);
+            const hk_status status = record_window(recorder, l, &w);
+            if (status) return status;
+        }
+    }
+    return HK_OK;
+}
+
 static hk_status record_level(struct hk_recorder *recorder, const struct level *l) {
-    const int64_t window = hk_window_elements(recorder, 4), per_a = HK_MAX(l->R, l->pieces) * l->B;
+    const int64_t elements = hk_window_elements(recorder, 4), per_a = HK_MAX(l->R, l->pieces) * l->B;
     hk_status status = HK_OK;
-    if (per_a <= window) {
-        const int64_t count = window / per_a;
-        for (int64_t a = 0; a < l->A && !status; a += count)
-            status = record_window(recorder, l, a, HK_MIN(count, l->A - a), 0, l->R);
+    if (per_a > elements) {
+        for (int64_t a = 0; a < l->A && !status; a++) status = record_windows_of(recorder, l, a, elements);
         return status;
     }
-    const int64_t piece = piece_rows(l->B), rows = window / l->B / piece * piece;
-    if (rows == 0 || l->pieces == 1)
-        return hk_fail(HK_ERROR_UNSUPPORTED, "reduction of rows of %lld numbers: too wide for this device's bindings",
-                       (long long)l->B);
-    for (int64_t a = 0; a < l->A; a++)
-        for (int64_t r = 0; r < l->R && !status; r += rows)
-            status = record_window(recorder, l, a, 1, r, HK_MIN(rows, l->R - r));
+    struct window w = {.rows = l->R, .columns = l->B};
+    for (w.a = 0; w.a < l->A && !status; w.a += w.count) {
+        w.count = HK_MIN(elements / per_a, l->A - w.a);
+        status = record_window(recorder, l, &w);
+    }
     return status;
 }
 
@@ -255,17 +297,33 @@ static hk_status record_empty(const struct hk_step *step, struct hk_recorder *re
     return hk_record_fill(recorder, &step->outputs[0], bits);
 }
 
+/* In windows of any size but for the second level, whose rows are as many as i32 has pieces at most: 512 KiB. */
+static hk_status record_argmax(const struct hk_step *step, struct hk_recorder *recorder, struct level *l) {
+    l->pieces = piece_count(l->R, 1);
+    l->other = step->scratch;
+    if (l->pieces == 1) return record_level(recorder, l);
+    l->y = step->scratch;
+    l->y.offset += (uint64_t)(l->A * l->pieces) * 4;
+    const hk_status status = record_level(recorder, l);
+    if (status) return status;
+    struct level last = *l;
+    last.kind = REDUCE_ARGMAX_PIECES, last.R = l->pieces, last.pieces = 1;
+    last.x = l->other, last.other = l->y, last.y = step->outputs[0];
+    return record_level(recorder, &last);
+}
+
 static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     const struct reduce_attrs *attrs = step->attrs;
     const int64_t *shape = step->inputs[0].shape;
-    struct level l = {attrs->kind, step->inputs[0], step->outputs[0], shape[0], shape[1], shape[2], 1, 1};
+    struct level l = {.kind = attrs->kind, .x = step->inputs[0], .y = step->outputs[0], .scale = 1};
     uint64_t used = 0;
+    l.A = shape[0], l.R = shape[1], l.B = shape[2];
     if (l.A == 0 || l.B == 0) return HK_OK;
     if (l.R == 0) return record_empty(step, recorder, attrs->scale);
-    while (l.kind != REDUCE_ARGMAX && (l.pieces = piece_count(l.R, l.B)) > 1) {
+    if (l.kind == REDUCE_ARGMAX) return record_argmax(step, recorder, &l);
+    while ((l.pieces = piece_count(l.R, l.B)) > 1) {
         l.y = step->scratch;
         l.y.offset += used;
-        l.y.dtype = HK_F32;
         const hk_status status = record_level(recorder, &l);
         if (status) return status;
         used = used ? 0 : (uint64_t)(l.A * l.pieces * l.B) * 4;
@@ -432,6 +490,9 @@ static struct hk_value *build(const struct hk_op *op, enum reduce_kind kind, str
         if (q.mask >> i & 1) terms *= (double)x->shape[i];
     if (terms == 0 && kind != REDUCE_SUM)
         return hk_graph_fail(x->graph, HK_ERROR_INVALID, "%s: no elements to take it of: x is %s", op->name,
+                             hk_shape_text(x));
+    if (kind == REDUCE_ARGMAX && terms > (double)INT32_MAX)
+        return hk_graph_fail(x->graph, HK_ERROR_UNSUPPORTED, "argmax: over more elements than i32 counts: x is %s",
                              hk_shape_text(x));
     if (op == &hk_op_mean) q.scale = (float)(1 / terms);
     return reduce(&q, x, keepdims);
