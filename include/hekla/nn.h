@@ -126,7 +126,8 @@ HK_API float hk_schedule_at(const struct hk_schedule *schedule, int64_t step);
 
 /* ---- Language models: GPT-2 (Radford et al., 2019) and Llama (Touvron et al., 2023), parameters named and laid out as
    on Hugging Face (GPT-2 without the "transformer." prefix, its weights [in, out], its token table also the head).
-   Weights start as N(0, 0.02) at a width of 768, at others N(0, 0.02 sqrt(768 / width)); projections into the residual stream divided by sqrt(2 * layers). ---- */
+   Weights start as N(0, 0.02) at a width of 768, at others N(0, 0.02 sqrt(768 / width)), projections into the residual
+   stream divided by sqrt(2 * layers). ---- */
 
 enum hk_family { HK_GPT2, HK_LLAMA };
 struct hk_model_config {
