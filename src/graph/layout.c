@@ -240,6 +240,7 @@ hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, struc
     memset(layout->scratch_of, 0xff, n_calls * sizeof *layout->scratch_of);
     collect_live_calls(graph, layout, flags);
     memset(flags, 0, n_calls);
+    hk_store_early(layout);
     if (!find_lifetimes(layout, &capacity)) goto memory;
     use_memory_twice(layout, flags);
     remove_calls(layout, flags);

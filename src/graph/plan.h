@@ -39,6 +39,9 @@ struct hk_layout {
     uint64_t value_bytes; /* without using any memory twice */
 };
 
+/* Moves each store up to where what it stores is ready, with the elementwise call that makes that for it alone. */
+void hk_store_early(struct hk_layout *layout);
+
 hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, struct hk_layout *layout);
 void hk_layout_free(struct hk_layout *layout);
 
