@@ -5,6 +5,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include "base/base.h"
 #include "support.h"
 #include <math.h>
 #include <stdlib.h>
@@ -80,6 +81,26 @@ static void first_values_do_not_depend_on_order(void **state) {
     }
     hk_params_destroy(&a);
     hk_params_destroy(&b);
+}
+
+/* So that a seed means the same in every version. */
+static void first_values_are_philox_of_seed_name_and_place(void **state) {
+    (void)state;
+    enum { N = 1 + (1 << 20) };
+    struct hk_params *params = hk_params_create(device);
+    hk_params_declare(params, "w", HK_SHAPE(N), uniform);
+    assert_int_equal(hk_params_allocate(params, 0x123456789abcdef), HK_OK);
+    const uint64_t name = hk_hash("w", 1, 0);
+    const uint32_t key[2] = {0x89abcdef, 0x01234567};
+    float *x = read_all(hk_params_tensor(params, 0));
+    for (uint32_t i = 0; i < N; i++) {
+        const uint32_t counter[4] = {i / 4, (uint32_t)name, (uint32_t)(name >> 32), 0};
+        uint32_t bits[4];
+        hk_philox(counter, key, bits);
+        assert_true(x[i] == 2 * (2 * hk_unit_float(bits[i % 4]) - 1));
+    }
+    free(x);
+    hk_params_destroy(&params);
 }
 
 static void first_values_have_the_distribution_asked_for(void **state) {
@@ -383,6 +404,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(parameters_lie_in_one_slab_decayed_first),
         cmocka_unit_test(first_values_do_not_depend_on_order),
+        cmocka_unit_test(first_values_are_philox_of_seed_name_and_place),
         cmocka_unit_test(first_values_have_the_distribution_asked_for),
         cmocka_unit_test(a_wrong_declaration_is_the_programs_error),
         cmocka_unit_test(wrong_parameters_are_refused),

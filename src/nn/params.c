@@ -9,7 +9,8 @@ enum {
     NAME_BYTES = 128,
     ALIGN = 16,      /* elements: tensors in a slab begin at multiples of 64 bytes */
     CHUNK = 1 << 20, /* elements made on the host at once */
-    DRAWS = 4        /* numbers from one Philox block */
+    DRAWS = 4,       /* numbers from one Philox block */
+    BLOCKS = 64      /* made at once */
 };
 
 struct parameter {
@@ -165,40 +166,98 @@ static hk_status create_tensors(struct hk_params *params) {
 /* ---- Initial values: from the seed, the name and the element's number alone, so that neither the order of declaration
    nor the device changes them ---- */
 
-/* Two normal numbers from 64 random bits (Box and Muller, 1958). */
-static void normal_pair(const uint32_t bits[2], double deviation, float out[2]) {
-    const double pi = 3.14159265358979323846;
-    const double radius = deviation * sqrt(-2 * log(((double)bits[0] + 0.5) * 0x1p-32));
-    const double angle = 2 * pi * (double)bits[1] * 0x1p-32;
-    out[0] = (float)(radius * cos(angle));
-    out[1] = (float)(radius * sin(angle));
-}
-
-static void draw_block(const struct hk_init *init, const uint32_t counter[4], const uint32_t key[2], float out[DRAWS]) {
-    uint32_t bits[4];
-    hk_philox(counter, key, bits);
-    for (int i = 0; i < DRAWS; i += 2) {
-        if (init->kind == HK_INIT_NORMAL) {
-            normal_pair(bits + i, (double)init->scale, out + i);
-        } else {
-            out[i] = init->scale * (2 * hk_unit_float(bits[i]) - 1);
-            out[i + 1] = init->scale * (2 * hk_unit_float(bits[i + 1]) - 1);
+/* bits[lane][i] is lane `lane` of the Philox block with the counter (first + i, low and high name, first + i >> 32):
+   what hk_philox makes, BLOCKS at once in loops that compilers turn into vectors. */
+static void philox_blocks(uint64_t first, uint64_t name, uint64_t seed, uint32_t bits[DRAWS][BLOCKS]) {
+    uint32_t *c0 = bits[0], *c1 = bits[1], *c2 = bits[2], *c3 = bits[3];
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (uint32_t i = 0; i < BLOCKS; i++) {
+        c0[i] = (uint32_t)(first + i), c3[i] = (uint32_t)((first + i) >> 32);
+        c1[i] = (uint32_t)name, c2[i] = (uint32_t)(name >> 32);
+    }
+    for (int round = 0; round < 10; round++) {
+        for (int i = 0; i < BLOCKS; i++) {
+            const uint64_t a = (uint64_t)0xD2511F53u * c0[i], b = (uint64_t)0xCD9E8D57u * c2[i];
+            c0[i] = (uint32_t)(b >> 32) ^ c1[i] ^ k0;
+            c2[i] = (uint32_t)(a >> 32) ^ c3[i] ^ k1;
+            c1[i] = (uint32_t)b;
+            c3[i] = (uint32_t)a;
         }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
     }
 }
 
-/* Elements first .. first + count, where first is a multiple of DRAWS; out has room for a multiple of it. */
+static inline uint32_t bits_of(float x) {
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    return bits;
+}
+
+static inline float float_of(uint32_t bits) {
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return x;
+}
+
+/* Natural logarithm of a normal x > 0 to 1e-7 or so: x = 2^k (1 + f) with 1 + f near 1, and a polynomial (Cephes). */
+static inline float log_of(float x) {
+    const uint32_t root_half = 0x3f3504f3u, shifted = bits_of(x) + (0x3f800000u - root_half);
+    const float k = (float)((int32_t)(shifted >> 23) - 127), f = float_of((shifted & 0x7fffffu) + root_half) - 1;
+    float p = 7.0376836292e-2f;
+    p = p * f - 1.1514610310e-1f;
+    p = p * f + 1.1676998740e-1f;
+    p = p * f - 1.2420140846e-1f;
+    p = p * f + 1.4249322787e-1f;
+    p = p * f - 1.6668057665e-1f;
+    p = p * f + 2.0000714765e-1f;
+    p = p * f - 2.4999993993e-1f;
+    p = p * f + 3.3333331174e-1f;
+    return p * f * f * f - 0.5f * f * f + f + k * 0.693147181f;
+}
+
+/* Pairs of normal numbers of deviation 1 from pairs of random words (Box and Muller, 1958): a radius by the first, an
+   angle by the second, whose upper bits are the quarter of the turn that it is nearest to. Polynomials: Cephes. */
+static void normal_pairs(const uint32_t *words1, const uint32_t *words2, float *out1, float *out2) {
+    for (int i = 0; i < BLOCKS; i++) {
+        const float radius = sqrtf(-2 * log_of(((float)(int32_t)(words1[i] >> 1) + 0.5f) * 0x1p-31f));
+        const uint32_t quarter = (words2[i] + (1u << 29)) >> 30, swap = 0 - (quarter & 1);
+        const float t = (float)(int32_t)(words2[i] - (quarter << 30)) * 1.46291808e-9f; /* 2 pi / 2^32 */
+        const float z = t * t;
+        const uint32_t s = bits_of(((-1.9515295891e-4f * z + 8.3321608736e-3f) * z - 1.6666654611e-1f) * z * t + t);
+        const uint32_t c = bits_of(((2.4433157118e-5f * z - 1.3887316255e-3f) * z + 4.1666645683e-2f) * z * z -
+                                   0.5f * z + 1);
+        out1[i] = radius * float_of(((c & ~swap) | (s & swap)) ^ ((quarter + 1) & 2) << 30);
+        out2[i] = radius * float_of(((s & ~swap) | (c & swap)) ^ (quarter & 2) << 30);
+    }
+}
+
+/* Numbers of deviation 1, or uniform in [-1, 1). */
+static void make_numbers(enum hk_init_kind kind, uint32_t bits[DRAWS][BLOCKS], float numbers[DRAWS][BLOCKS]) {
+    if (kind == HK_INIT_NORMAL) {
+        for (int lane = 0; lane < DRAWS; lane += 2)
+            normal_pairs(bits[lane], bits[lane + 1], numbers[lane], numbers[lane + 1]);
+        return;
+    }
+    for (int lane = 0; lane < DRAWS; lane++)
+        for (int i = 0; i < BLOCKS; i++) numbers[lane][i] = 2 * hk_unit_float(bits[lane][i]) - 1;
+}
+
+/* Elements first .. first + count, where first is a multiple of DRAWS. */
 static void make_values(const struct parameter *p, uint64_t seed, int64_t first, int64_t count, float *out) {
     const uint64_t name = hk_hash(p->name, strlen(p->name), 0);
-    const uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
     if (p->init.kind == HK_INIT_ONE) {
         for (int64_t i = 0; i < count; i++) out[i] = 1;
         return;
     }
-    for (int64_t i = 0; i < count; i += DRAWS) {
-        const uint64_t block = (uint64_t)(first + i) / DRAWS;
-        const uint32_t counter[4] = {(uint32_t)block, (uint32_t)name, (uint32_t)(name >> 32), (uint32_t)(block >> 32)};
-        draw_block(&p->init, counter, key, out + i);
+    for (int64_t done = 0; done < count; done += BLOCKS * DRAWS) {
+        uint32_t bits[DRAWS][BLOCKS];
+        float numbers[DRAWS][BLOCKS], values[BLOCKS * DRAWS];
+        philox_blocks((uint64_t)(first + done) / DRAWS, name, seed, bits);
+        make_numbers(p->init.kind, bits, numbers);
+        for (int i = 0; i < BLOCKS; i++)
+            for (int lane = 0; lane < DRAWS; lane++) values[i * DRAWS + lane] = p->init.scale * numbers[lane][i];
+        memcpy(out + done, values, (size_t)HK_MIN(BLOCKS * DRAWS, count - done) * sizeof *out);
     }
 }
 
