@@ -37,7 +37,8 @@ if [ -z "$data" ]; then
     [ -s "$data" ] || PATH=$PATH:/usr/games bible -f gen1:1-rev22:21 >"$data"
 fi
 rm -rf "$work/run"
-build/hekla train --data "$data" --out "$work/run" --minutes "$minutes" --device "$device" --lr 4e-3
+build/hekla train --data "$data" --out "$work/run" --minutes "$minutes" --device "$device" \
+    --layers 4 --heads 3 --width 96 --context 64 --batch 12 --lr 5e-3
 echo
 echo "It writes:"
 echo
