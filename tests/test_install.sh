@@ -10,6 +10,8 @@ if ! command -v c++ >/dev/null || ! command -v pkg-config >/dev/null; then
     echo "skipped: needs c++ and pkg-config"
     exit 77
 fi
+CMAKE_GENERATOR=$(sed -n 's/^CMAKE_GENERATOR:INTERNAL=//p' "$HEKLA_BUILD/CMakeCache.txt") # the one that is there
+export CMAKE_GENERATOR
 work=$HEKLA_BUILD/tests/install
 prefix=$work/prefix
 rm -rf "$work"
