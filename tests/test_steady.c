@@ -41,7 +41,7 @@ static void check_counters(const char *where, const struct hk_stats *before, con
 
 static bool take_steps(struct hk_trainer *trainer, const int32_t *tokens, int first, int steps, struct outcome *out) {
     for (int i = first; i < steps; i++)
-        if (hk_trainer_step(trainer, tokens, 1e-3f) || hk_trainer_result(trainer, &out->loss[i], &out->norm[i]))
+        if (hk_trainer_step(trainer, tokens, 1e-4f) || hk_trainer_result(trainer, &out->loss[i], &out->norm[i]))
             return false;
     return true;
 }
