@@ -30,13 +30,16 @@ static inline void transpose(vf *x) {
     }
 }
 
+/* The next n floats, at most a vector of them: what lies beyond may be another thread's. */
+static inline vf load_up_to(const float *p, int64_t n) { return n >= VW ? v_load(p) : v_load_part(p, n, 0); }
+
 /* At most VW vectors that are dense along k: transposed by VW x VW tiles. The lanes past width are stored as well; the
    next row, or the next call, overwrites them. */
 static void pack_dense_inner(float *target, int64_t pitch, const float *source, int64_t width, int64_t k,
                              int64_t outer) {
     for (int64_t p = 0; p < k; p += VW) {
         vf x[VW];
-        for (int i = 0; i < VW; i++) x[i] = v_load(source + HK_MIN(i, width - 1) * outer + p);
+        for (int i = 0; i < VW; i++) x[i] = load_up_to(source + HK_MIN(i, width - 1) * outer + p, k - p);
         transpose(x);
         for (int i = 0; i < VW; i++) v_store(target + (p + i) * pitch, x[i]);
     }
@@ -45,7 +48,8 @@ static void pack_dense_inner(float *target, int64_t pitch, const float *source, 
 static void pack_dense_outer(float *target, int64_t pitch, const float *source, int64_t width, int64_t k,
                              int64_t inner) {
     for (int64_t i = 0; i < width; i += VW)
-        for (int64_t p = 0; p < k; p++) v_store(target + p * pitch + i, v_load(source + p * inner + i));
+        for (int64_t p = 0; p < k; p++)
+            v_store(target + p * pitch + i, load_up_to(source + p * inner + i, width - i));
 }
 
 void gemm_pack(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
