@@ -1,8 +1,10 @@
-# The system packages that Hekla needs, by their Debian and Ubuntu names; sourced by examples/quickstart.sh and
-# tests/run.sh.
+# The system packages that Hekla needs, by their Debian and Ubuntu names; sourced by examples/quickstart.sh,
+# tests/run.sh and tests/fuzz/run.sh.
 
-build_packages="gcc libc6-dev cmake ninja-build glslc libvulkan-dev libvulkan-volk-dev libcjson-dev"
+build_packages="gcc libc6-dev cmake ninja-build glslc libshaderc-dev libvulkan-dev libvulkan-volk-dev libcjson-dev"
 test_packages="g++ pkg-config libcmocka-dev mesa-vulkan-drivers vulkan-validationlayers"
+neon_packages="gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user"
+fuzz_packages="clang libclang-rt-dev"
 
 # install_packages NAME...: those that are missing, with apt; where there is no apt, says which they are and goes on.
 install_packages() {

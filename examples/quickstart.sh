@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds Hekla, trains a GPT on English text for about three minutes on the best device it finds, and lets it write.
+# Builds Hekla, trains a small Llama on English text for about three minutes on the best device it finds, and lets it write.
 #
 #   sh examples/quickstart.sh [--data FILE] [--minutes M] [--device auto|cpu|vulkan[:N|:NAME]]
 #
@@ -38,7 +38,7 @@ if [ -z "$data" ]; then
 fi
 rm -rf "$work/run"
 build/hekla train --data "$data" --out "$work/run" --minutes "$minutes" --device "$device" \
-    --layers 4 --heads 3 --width 96 --context 64 --batch 12 --lr 5e-3
+    --model llama --layers 4 --heads 3 --width 96 --context 64 --batch 12 --lr 5e-3
 echo
 echo "It writes:"
 echo

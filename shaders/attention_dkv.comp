@@ -1,5 +1,5 @@
 // The gradients of attention's keys and values: dv = p^T dout, dk = ds^T q, summed over the queries of all heads that share the
-// key; ds as in attention_dq.comp. One workgroup of 256 per 64 keys of a head; the rows of attention_tile.glsl are keys here.
+// key; ds as in attention_dq.comp. PARTS workgroups of 256 per 64 keys of a head; the rows of attention_tile.glsl are keys here.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
@@ -29,8 +29,10 @@ uint address_g(uint t) { return p.base[3] + g_at(batch, head, t); }
 
 void main() {
     if (group() >= p.groups) return;
-    const uint kv_heads = p.heads / p.shared_by, s0 = group() % p.tiles * ROWS, kv_head = group() / p.tiles % kv_heads;
-    batch = group() / p.tiles / kv_heads;
+    const uint tile = group() / PARTS;
+    const uint kv_heads = p.heads / p.shared_by, s0 = tile % p.tiles * ROWS, kv_head = tile / p.tiles % kv_heads;
+    batch = tile / p.tiles / kv_heads;
+    first_element = group() % PARTS * ELEMENTS * 16;
     const uint tx = tile_x(), ty = tile_y(), s = s0 + ty * 4;
     vec4 sum_k[ELEMENTS], sum_v[ELEMENTS];
     [[unroll]] for (uint i = 0; i < ELEMENTS; i++) sum_k[i] = sum_v[i] = vec4(0);
@@ -78,10 +80,11 @@ void main() {
     }
     for (uint r = 0; r < 4 && s + r < p.keys; r++) {
         const uint to = ((batch * p.keys + s + r) * kv_heads + kv_head) * D;
-        [[unroll]] for (uint i = 0; i < ELEMENTS; i++)
-            if (tx + i * 16 < D) {
-                dk[p.base[6] + to + tx + i * 16] = sum_k[i][r];
-                dv[p.base[7] + to + tx + i * 16] = sum_v[i][r];
-            }
+        [[unroll]] for (uint i = 0; i < ELEMENTS; i++) {
+            const uint d = first_element + tx + i * 16;
+            if (d >= D) continue;
+            dk[p.base[6] + to + d] = sum_k[i][r];
+            dv[p.base[7] + to + d] = sum_v[i][r];
+        }
     }
 }

@@ -9,6 +9,7 @@ layout(local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
 #define WORDS(b, name) layout(set = 0, binding = b, std430) buffer Words_##name { uint name[]; }
 // Only read, and nothing that this kernel writes: lets the driver keep and reorder loads.
 #define READ_FLOATS(b, name) layout(set = 0, binding = b, std430) restrict readonly buffer Floats_##name { float name[]; }
+#define READ_WORDS(b, name) layout(set = 0, binding = b, std430) restrict readonly buffer Words_##name { uint name[]; }
 
 uint group() { return gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x; }
 uint item() { return group() * gl_WorkGroupSize.x + gl_LocalInvocationID.x; }

@@ -1,8 +1,14 @@
 // Functions that GLSL lacks, or that Vulkan promises too little of (sin and cos to 2^-11, log near 1 to 2^-21). The
 // same formulas as src/cpu/simd.h. NaN gives NaN.
 
+#ifndef MATH_GLSL
+#define MATH_GLSL
+
 #define INFINITY uintBitsToFloat(0x7f800000u)
 #define NOT_A_NUMBER uintBitsToFloat(0x7fc00000u)
+
+// Vulkan promises nothing of exp(NaN): SwiftShader gives 0 or infinity.
+float exp_or_nan(float x) { return isnan(x) ? x : exp(x); }
 
 // log(1 + m) = m - s (m - z p) with s = m / (m + 2), z = s^2, for m in [sqrt(1/2) - 1, sqrt(2) - 1].
 float log_near_one(float m) {
@@ -39,7 +45,7 @@ float expm1(float x) {
     return x + x * x * (0.5 + x * (1.0 / 6.0 + x * (1.0 / 24.0 + x * (1.0 / 120.0 + x * (1.0 / 720.0 + x / 5040.0)))));
 }
 
-float sigmoid(float x) { return 1.0 / (1.0 + exp(-x)); }
+float sigmoid(float x) { return 1.0 / (1.0 + exp_or_nan(-x)); }
 
 float tanh_accurate(float x) {
     const float a = abs(x);
@@ -87,3 +93,5 @@ float sin_quarter(float x, int quarter) {
 }
 float sin_accurate(float x) { return sin_quarter(x, 0); }
 float cos_accurate(float x) { return sin_quarter(x, 1); }
+
+#endif

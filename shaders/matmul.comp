@@ -6,11 +6,11 @@
 #include "common.glsl"
 #include "matmul.glsl"
 
-layout(constant_id = 5) const uint BM = 64;
-layout(constant_id = 6) const uint BN = 64;
-layout(constant_id = 7) const uint BK = 16;
-layout(constant_id = 8) const uint TM = 4; // multiples of 4
-layout(constant_id = 9) const uint TN = 4;
+layout(constant_id = 7) const uint BM = 64;
+layout(constant_id = 8) const uint BN = 64;
+layout(constant_id = 9) const uint BK = 16;
+layout(constant_id = 10) const uint TM = 4; // multiples of 4
+layout(constant_id = 11) const uint TN = 4;
 
 const uint INVOCATIONS = (BM / TM) * (BN / TN);
 const uint QM = TM / 4, QN = TN / 4;                    // an invocation's quads, which lie BM / QM and BN / QN apart
@@ -26,7 +26,7 @@ void load_a(uint from, uint row0, uint k0) {
         const uint r = A_ALONG_K ? i / BK : i % BM, k = A_ALONG_K ? i % BK : i / BM;
         if (BM * BK % INVOCATIONS != 0 && k >= BK) break;
         const bool inside = row0 + r < p.m && k0 + k < p.k;
-        tile_a[k * PITCH_A + r / 4][r % 4] = inside ? a[from + (row0 + r) * p.a_row + (k0 + k) * p.a_column] : 0.0;
+        tile_a[k * PITCH_A + r / 4][r % 4] = inside ? a_at(from + (row0 + r) * p.a_row + (k0 + k) * p.a_column) : 0.0;
     }
 }
 
@@ -36,7 +36,7 @@ void load_b(uint from, uint column0, uint k0) {
         const uint c = B_ALONG_N ? i % BN : i / BK, k = B_ALONG_N ? i / BN : i % BK;
         if (BN * BK % INVOCATIONS != 0 && (k >= BK || c >= BN)) break;
         const bool inside = column0 + c < p.n && k0 + k < p.k;
-        tile_b[k * PITCH_B + c / 4][c % 4] = inside ? b[from + (column0 + c) * p.b_column + (k0 + k) * p.b_row] : 0.0;
+        tile_b[k * PITCH_B + c / 4][c % 4] = inside ? b_at(from + (column0 + c) * p.b_column + (k0 + k) * p.b_row) : 0.0;
     }
 }
 

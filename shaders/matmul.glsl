@@ -1,11 +1,16 @@
-// What all matmul kernels share: constants 1 to 4, push constants, buffers, batches and the epilogue.
+// What all matmul kernels share: constants 1 to 6, push constants, buffers, batches and the epilogue. a and b are f32, f16 or
+// bf16, indexed in elements; two of 16 bits lie in a word of their buffers, so that no 16-bit feature is needed.
 layout(constant_id = 1) const bool A_ALONG_K = true;   // a's columns are dense, else its rows
 layout(constant_id = 2) const bool B_ALONG_N = true;   // b's columns are dense, else its rows
 layout(constant_id = 3) const bool BIAS = false;
 layout(constant_id = 4) const bool ACCUMULATE = false; // add to what c holds: a window of k after the first
+layout(constant_id = 5) const uint A_TYPE = 0;         // enum hk_dtype
+layout(constant_id = 6) const uint B_TYPE = 0;
+const uint F32 = 0, F16 = 1, BF16 = 2;
 
 layout(push_constant) uniform Push {
     uint base_a, base_b, base_c, base_bias;
+    uint rest_a, rest_b; // elements between the word that base names and the first element
     uint m, n, k;
     uint a_row, a_column, b_row, b_column, c_row;
     uint a_outer, a_inner, b_outer, b_inner, c_outer, c_inner; // strides of the two batch dimensions
@@ -13,13 +18,30 @@ layout(push_constant) uniform Push {
     uint tiles_m, tiles_n, groups;
 } p;
 
-READ_FLOATS(0, a);
-READ_FLOATS(1, b);
+READ_WORDS(0, a);
+READ_WORDS(1, b);
 FLOATS(2, c);
 READ_FLOATS(3, bias);
 
-uint a_of(uint batch) { return p.base_a + batch / p.inner * p.a_outer + batch % p.inner * p.a_inner; }
-uint b_of(uint batch) { return p.base_b + batch / p.inner * p.b_outer + batch % p.inner * p.b_inner; }
+uint word_of(uint i, uint type) { return type == F32 ? i : i / 2; }
+
+float element_of(uint word, uint i, uint type) {
+    if (type == F16) return unpackHalf2x16(word >> 16 * (i % 2)).x;
+    return uintBitsToFloat(type == F32 ? word : i % 2 == 0 ? word << 16 : word & 0xffff0000u);
+}
+
+float a_at(uint i) { return element_of(a[word_of(i, A_TYPE)], i, A_TYPE); }
+float b_at(uint i) { return element_of(b[word_of(i, B_TYPE)], i, B_TYPE); }
+
+// Where a batch item begins.
+uint a_of(uint batch) {
+    const uint base = A_TYPE == F32 ? p.base_a : 2 * p.base_a + p.rest_a;
+    return base + batch / p.inner * p.a_outer + batch % p.inner * p.a_inner;
+}
+uint b_of(uint batch) {
+    const uint base = B_TYPE == F32 ? p.base_b : 2 * p.base_b + p.rest_b;
+    return base + batch / p.inner * p.b_outer + batch % p.inner * p.b_inner;
+}
 uint c_of(uint batch) { return p.base_c + batch / p.inner * p.c_outer + batch % p.inner * p.c_inner; }
 
 void store(uint to, uint row, uint column, float x) {

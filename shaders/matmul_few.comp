@@ -6,8 +6,8 @@
 #include "common.glsl"
 #include "matmul.glsl"
 
-layout(constant_id = 5) const uint ROWS = 4;
-layout(constant_id = 6) const uint SLICES = 4; // a power of two
+layout(constant_id = 7) const uint ROWS = 4;
+layout(constant_id = 8) const uint SLICES = 4; // a power of two
 
 shared float part[256];
 
@@ -24,9 +24,9 @@ void main() {
     float sum[ROWS];
     [[unroll]] for (uint i = 0; i < ROWS; i++) sum[i] = 0;
     for (uint k = slice; k < p.k; k += SLICES) {
-        const float y = b[at_b + k * p.b_row];
+        const float y = b_at(at_b + k * p.b_row);
         [[unroll]] for (uint i = 0; i < ROWS; i++)
-            sum[i] = fma(a[at_a + min(i, p.m - 1) * p.a_row + k * p.a_column], y, sum[i]);
+            sum[i] = fma(a_at(at_a + min(i, p.m - 1) * p.a_row + k * p.a_column), y, sum[i]);
     }
     [[unroll]] for (uint i = 0; i < ROWS; i++) {
         part[me] = sum[i];

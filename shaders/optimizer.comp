@@ -10,7 +10,8 @@ layout(constant_id = 1) const uint RULE = ADAMW;
 layout(constant_id = 2) const bool CLIP = true;
 layout(constant_id = 3) const uint STRETCH = 4; // elements per invocation
 
-const uint LR = 0, BETA1 = 1, BETA2 = 2, EPSILON = 3, DECAY = 4, BIAS1 = 5, BIAS2 = 6, MAX_NORM = 7;
+const uint LR = 0, BETA1 = 1, BETA2 = 2, EPSILON = 3, DECAY = 4, BIAS1 = 5, BIAS2 = 6, MAX_NORM = 7,
+           UNSCALE = 8, SKIP = 9;
 
 layout(push_constant) uniform Push {
     uint base_p, base_m, base_v, base_g, base_hyper, base_norm;
@@ -26,14 +27,16 @@ FLOATS(5, norm);
 
 float hyper(uint i) { return hypers[p.base_hyper + i]; }
 
-// min(1, max_norm / (norm + 1e-6)); NaN where the norm is.
+// min(1, max_norm / (norm + 1e-6)) over the loss's scale; NaN where the norm is.
 float clip_factor() {
-    if (!CLIP || hyper(MAX_NORM) <= 0) return 1;
+    const float unscaled = hyper(UNSCALE) > 0 ? hyper(UNSCALE) : 1;
+    if (!CLIP || hyper(MAX_NORM) <= 0) return unscaled;
     const float factor = hyper(MAX_NORM) / (norm[p.base_norm] + 1e-6);
-    return factor >= 1 ? 1 : factor;
+    return factor >= 1 ? unscaled : factor * unscaled;
 }
 
 void main() {
+    if (hyper(SKIP) > 0.5) return;
     const float lr = hyper(LR), beta1 = hyper(BETA1), clip = clip_factor();
     uint i = group() * gl_WorkGroupSize.x * STRETCH + gl_LocalInvocationID.x;
     for (uint k = 0; k < STRETCH && i < p.count; k++, i += gl_WorkGroupSize.x) {

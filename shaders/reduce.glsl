@@ -1,5 +1,7 @@
 // Reductions over a workgroup of 16 to 256 invocations (a power of two): in a fixed order, in two barriers, for every subgroup
 // size. All invocations must call them, and all get the result. Calls may follow each other without a barrier between.
+#include "math.glsl"
+
 shared vec2 reduce_all[256];
 shared vec2 reduce_few[16];
 
@@ -25,13 +27,13 @@ float group_sum(float x) { return group_sum(vec2(x, 0)).x; }
 const vec2 LOGSUM_EMPTY = vec2(-3.402823466e38, 0);
 
 vec2 logsum_add(vec2 ms, float x) {
-    const float e = exp(-abs(x - ms.x));
+    const float e = exp_or_nan(-abs(x - ms.x));
     return x > ms.x ? vec2(x, ms.y * e + 1) : vec2(ms.x, ms.y + e);
 }
 
 vec2 logsum_join(vec2 a, vec2 b) {
     const float m = max(a.x, b.x);
-    return vec2(m, a.y * exp(a.x - m) + b.y * exp(b.x - m));
+    return vec2(m, a.y * exp_or_nan(a.x - m) + b.y * exp_or_nan(b.x - m));
 }
 
 vec2 group_logsum(vec2 ms) {
@@ -46,5 +48,7 @@ vec2 group_logsum(vec2 ms) {
     barrier();
     vec2 total = reduce_few[0];
     for (uint i = 1; i < 16; i++) total = logsum_join(total, reduce_few[i]);
+    // The maximum itself counts 1: there is none where all are -inf. And inf - inf is NaN. Drivers differ in what follows.
+    if (total.y < 0.5 || isinf(total.x)) total.y = uintBitsToFloat(0x7fc00000u);
     return total;
 }

@@ -23,9 +23,9 @@ void main() {
     vec2 ms = LOGSUM_EMPTY;
     for (uint i = me; i < p.width; i += gl_WorkGroupSize.x) ms = logsum_add(ms, x[from + i]);
     ms = group_logsum(ms);
-    const float scale = LOG ? log(ms.y) : 1.0 / ms.y;
+    const float scale = LOG ? log_accurate(ms.y) : 1.0 / ms.y;
     for (uint i = me; i < p.width; i += gl_WorkGroupSize.x) {
         const float d = x[from + i] - ms.x;
-        y[to + i] = LOG ? d - scale : exp(d) * scale;
+        y[to + i] = LOG ? d - scale : exp_or_nan(d) * scale;
     }
 }

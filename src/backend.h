@@ -6,6 +6,7 @@
 #include <hekla/tensor.h>
 
 struct hk_op;
+struct hk_tunings;
 struct hk_program_info;
 
 /* Device memory. Backends extend it; host is where the CPU sees it, NULL where it does not. */
@@ -34,6 +35,13 @@ struct hk_step {
     struct hk_operand scratch; /* u8 [scratch bytes], 256-byte aligned; buffer NULL where the op asked for none */
 };
 
+/* A product that a subgroup makes at once: c f32 [m, n] += a [m, k] b [k, n], both of this dtype. */
+struct hk_cooperative {
+    enum hk_dtype dtype;
+    uint32_t m, n, k;
+};
+#define HK_MAX_COOPERATIVE 8
+
 /* What an op may ask of a GPU. */
 struct hk_limits {
     uint64_t max_range;      /* bytes one binding may cover */
@@ -41,7 +49,11 @@ struct hk_limits {
     uint32_t max_invocations, shared_memory, subgroup_size;
     uint32_t max_groups;     /* per dimension; at least 65535 */
     uint32_t processors;     /* rough number of compute units, at least 1 */
+    uint32_t registers;      /* rough number of 32-bit ones that an invocation may have before the driver spills */
     bool float16, storage16;
+    struct hk_cooperative cooperative[HK_MAX_COOPERATIVE]; /* those there are ... */
+    int n_cooperative;
+    uint32_t cooperative_subgroup; /* ... and the subgroup size that kernels with them ask for */
     bool software;           /* a driver that runs on the processor: shared memory and barriers cost more than reading twice */
 };
 
@@ -49,7 +61,7 @@ enum { HK_READ = 1, HK_WRITE = 2 };
 
 #define HK_MAX_BINDINGS 8
 #define HK_MAX_PUSH_BYTES 128
-#define HK_MAX_SPEC 12
+#define HK_MAX_SPEC 20
 
 /* A range of a buffer bound to a shader, as `layout(set = 0, binding = i) buffer`. offset is a multiple of 4; the backend
    rounds the binding down to what the device allows and adds the difference, in 4-byte words, to push word
@@ -64,8 +76,10 @@ struct hk_binding {
 /* One kernel launch: shader (the file's name without .comp), specialization constants 0.., push constants, buffers, groups. */
 struct hk_dispatch {
     const char *shader;
+    const char *source; /* its text where the op has written it, read when the launch is recorded; NULL: one of shaders/ */
     uint32_t spec[HK_MAX_SPEC];
     int n_spec;
+    uint32_t subgroup_size; /* 0: the driver's choice; else this size, all of them full */
     unsigned char push[HK_MAX_PUSH_BYTES];
     uint32_t push_bytes;
     struct hk_binding bindings[HK_MAX_BINDINGS];
@@ -74,10 +88,20 @@ struct hk_dispatch {
     double flops, bytes; /* what it costs, for bounded submissions and traces; 0: the step's share */
 };
 
+/* Kernels that can do the same work, of which a backend may know the fastest. */
+#define HK_MAX_KERNELS 32
+struct hk_choice {
+    char work[HK_TUNING_WORK]; /* op, dtypes, layout, sizes: all that a kernel's time follows from */
+    int count;
+    int standard;              /* the one that is taken where nothing was measured */
+    char names[HK_MAX_KERNELS][HK_TUNING_KERNEL]; /* they differ, and mean the same from version to version */
+};
+
 /* Where an op's gpu function puts its launches. */
 struct hk_recorder {
     const struct hk_limits *limits;
     hk_status (*record)(struct hk_recorder *recorder, const struct hk_dispatch *dispatch);
+    int (*choose)(struct hk_recorder *recorder, const struct hk_choice *choice); /* NULL: the standard kernel */
 };
 
 /* What a backend is given to make a program of. The arrays are the caller's and live until program_create returns. */
@@ -102,6 +126,8 @@ struct hk_backend {
     /* Ordered after all work submitted before. data is free when the call returns. */
     hk_status (*write)(struct hk_device *device, struct hk_buffer *buffer, uint64_t offset, const void *data, uint64_t bytes);
     hk_status (*read)(struct hk_device *device, struct hk_buffer *buffer, uint64_t offset, void *data, uint64_t bytes);
+    /* Every byte of the buffer becomes 0xff, after all work submitted before. */
+    hk_status (*poison)(struct hk_device *device, struct hk_buffer *buffer);
     /* Fills dispatches, barriers and submits of info. */
     hk_status (*program_create)(struct hk_device *device, const struct hk_plan *plan, struct hk_program_info *info,
                                 struct hk_backend_program **program);
@@ -111,11 +137,17 @@ struct hk_backend {
     hk_status (*write_trace)(struct hk_device *device, const char *path);
 };
 
+/* Which elementwise ops a device runs several of at once: those with a chunk function, or with a part in GLSL. */
+enum hk_fusing { HK_FUSE_NOTHING, HK_FUSE_CHUNKS, HK_FUSE_GLSL };
+
 /* The part of a device that src/graph reads. */
 struct hk_device_base {
     const struct hk_backend *backend;
     struct hk_device_info info;
     uint64_t memory_limit; /* 0: none */
+    enum hk_fusing fusing; /* nothing with HEKLA_UNFUSED=1, for tests and comparisons */
+    struct hk_tunings *tunings; /* what was measured (graph/tuning.h); NULL where kernels leave no choice */
+    bool poison;           /* programs fill their memory with NaN before they run: HEKLA_POISON=1, for tests */
 };
 
 /* Implemented by src/cpu and src/vulkan, called by src/graph/device.c alone. params->name has been read already. */

@@ -42,15 +42,8 @@ void case_results_free(struct case_results *results) {
 
 /* ---- Where an input's elements lie in its tensor ---- */
 
-struct placement {
-    int rank;                   /* of the memory; 1 for a number of rank 0 */
-    int dimension[HK_MAX_RANK]; /* dimension i of the input is this one of the memory */
-    int64_t size[HK_MAX_RANK];  /* of the memory */
-    int64_t begin[HK_MAX_RANK], step[HK_MAX_RANK];
-};
-
 static struct placement place(struct hk_shape shape, enum layout layout) {
-    struct placement p = {.rank = shape.rank ? shape.rank : 1};
+    struct placement p = {.rank = shape.rank ? shape.rank : 1, .dense = layout == LAYOUT_DENSE};
     const int last = p.rank - 1;
     for (int i = 0; i <= last; i++) {
         const int64_t size = shape.rank ? shape.size[i] : 1;
@@ -70,20 +63,18 @@ static struct hk_shape memory_shape(const struct placement *p) {
 }
 
 /* The input as a view of the tensor. */
-static struct hk_value *view_input(struct hk_graph *graph, struct hk_tensor *tensor, struct hk_shape shape,
-                                   enum layout layout) {
-    struct hk_value *value = hk_leaf(graph, tensor);
-    const struct placement p = place(shape, layout);
-    struct hk_axes order = {.count = p.rank};
-    if (shape.rank == 0 || layout != LAYOUT_DENSE) {
-        for (int d = 0; d < p.rank; d++) {
-            if (p.begin[d] == 0) continue;
-            const int64_t end = p.size[d] - 1;
-            value = hk_slice(value, d, p.begin[d], end, p.step[d]);
-        }
-        for (int i = 0; i < p.rank; i++) order.axis[i] = p.dimension[i];
-        if (layout == LAYOUT_PERMUTED && p.rank > 1) value = hk_permute(value, order);
+static struct hk_value *view_input(struct hk_value *value, struct hk_shape shape, const struct placement *p) {
+    struct hk_axes order = {.count = p->rank};
+    bool repeated = false, permuted = false;
+    for (int i = 0; i < p->rank; i++) {
+        const int d = order.axis[i] = p->dimension[i];
+        const int64_t size = p->repeated[d] ? 1 : shape.rank ? shape.size[i] : 1, end = p->begin[d] + size * p->step[d];
+        repeated |= p->repeated[d], permuted |= d != i;
+        if (p->begin[d] || p->step[d] > 1 || p->size[d] != size)
+            value = hk_slice(value, d, p->begin[d], end < p->size[d] ? end : p->size[d], p->step[d]);
     }
+    if (permuted) value = hk_permute(value, order);
+    if (repeated) value = hk_broadcast_to(value, shape);
     return shape.rank == 0 ? hk_reshape(value, shape) : value;
 }
 
@@ -93,7 +84,8 @@ static void scatter(const struct placement *p, struct hk_shape shape, const uint
     for (int64_t k = 0; k < n; k++) {
         int64_t rest = k, offset = 0, index[HK_MAX_RANK] = {0};
         for (int i = shape.rank - 1; i >= 0; rest /= shape.size[i--]) index[p->dimension[i]] = rest % shape.size[i];
-        for (int d = 0; d < p->rank; d++) offset = offset * p->size[d] + p->begin[d] + index[d] * p->step[d];
+        for (int d = 0; d < p->rank; d++)
+            offset = offset * p->size[d] + p->begin[d] + (p->repeated[d] ? 0 : index[d] * p->step[d]);
         to[offset] = from[k];
     }
 }
@@ -102,7 +94,7 @@ static void scatter(const struct placement *p, struct hk_shape shape, const uint
 
 struct case_run {
     const struct hk_case *c;
-    enum layout layout;
+    struct placement placements[HK_CASE_MAX_INPUTS];
     struct hk_tensor *inputs[HK_CASE_MAX_INPUTS], *grads[HK_CASE_MAX_INPUTS], *result, *weights;
     float *weight_data;
     struct hk_program *program;
@@ -142,13 +134,11 @@ static bool build(struct case_run *run, struct hk_device *device, struct hk_grap
     struct hk_value *in[HK_CASE_MAX_INPUTS] = {0};
     for (int i = 0; i < run->c->n_inputs; i++) {
         const struct hk_case_input *input = &run->c->inputs[i];
-        const struct placement p = place(input->shape, run->layout);
-        struct hk_shape shape = memory_shape(&p);
-        if (input->shape.rank == 0 && run->layout == LAYOUT_DENSE) shape.rank = 0;
-        run->inputs[i] = hk_tensor_create(device, input->dtype, shape);
+        const struct placement *p = &run->placements[i];
+        run->inputs[i] = hk_tensor_create(device, input->dtype, p->dense ? input->shape : memory_shape(p));
         if (!run->inputs[i]) return false;
-        in[i] =
-            shape.rank ? view_input(graph, run->inputs[i], input->shape, run->layout) : hk_leaf(graph, run->inputs[i]);
+        in[i] = hk_leaf(graph, run->inputs[i]);
+        if (!p->dense) in[i] = view_input(in[i], input->shape, p);
     }
     struct hk_value *result = run->c->build(graph, in);
     if (!result || hk_graph_status(graph)) return false;
@@ -160,15 +150,22 @@ static bool build(struct case_run *run, struct hk_device *device, struct hk_grap
     return run->program != NULL;
 }
 
-struct case_run *case_run_create(struct hk_device *device, const struct hk_case *c, enum layout layout) {
+struct case_run *case_run_create_placed(struct hk_device *device, const struct hk_case *c,
+                                        const struct placement placements[HK_CASE_MAX_INPUTS]) {
     struct case_run *run = calloc(1, sizeof *run);
     struct hk_graph *graph = hk_graph_create();
     if (!run || !graph) abort();
     run->c = c;
-    run->layout = layout;
+    memcpy(run->placements, placements, sizeof run->placements);
     if (!build(run, device, graph)) case_run_destroy(&run);
     hk_graph_destroy(&graph);
     return run;
+}
+
+struct case_run *case_run_create(struct hk_device *device, const struct hk_case *c, enum layout layout) {
+    struct placement placements[HK_CASE_MAX_INPUTS] = {0};
+    for (int i = 0; i < c->n_inputs; i++) placements[i] = place(c->inputs[i].shape, layout);
+    return case_run_create_placed(device, c, placements);
 }
 
 void case_run_destroy(struct case_run **run) {
@@ -190,12 +187,11 @@ void case_run_destroy(struct case_run **run) {
 
 static bool write_input(struct case_run *run, int i, const void *data) {
     const size_t bytes = hk_tensor_bytes(run->inputs[i]);
-    if (run->layout == LAYOUT_DENSE) return !hk_tensor_write(run->inputs[i], data, bytes);
-    const struct placement p = place(run->c->inputs[i].shape, run->layout);
+    if (run->placements[i].dense) return !hk_tensor_write(run->inputs[i], data, bytes);
     uint32_t *memory = malloc(bytes + 4);
     if (!memory) abort();
     memset(memory, 0xff, bytes); /* NaN, or -1 */
-    scatter(&p, run->c->inputs[i].shape, data, memory);
+    scatter(&run->placements[i], run->c->inputs[i].shape, data, memory);
     const hk_status status = hk_tensor_write(run->inputs[i], memory, bytes);
     free(memory);
     return !status;

@@ -13,6 +13,16 @@ enum layout {
 };
 extern const char *const layout_names[LAYOUT_COUNT];
 
+/* Where an input's elements lie in its tensor. */
+struct placement {
+    int rank;                   /* of the memory; 1 for a number of rank 0 */
+    int dimension[HK_MAX_RANK]; /* dimension i of the input is this one of the memory */
+    int64_t size[HK_MAX_RANK];  /* of the memory */
+    int64_t begin[HK_MAX_RANK], step[HK_MAX_RANK];
+    bool repeated[HK_MAX_RANK]; /* one element there is seen as many as the input has: a stride of 0 */
+    bool dense;
+};
+
 /* Inputs dense and row-major: float or int32_t [elements]. */
 struct case_inputs {
     void *data[HK_CASE_MAX_INPUTS];
@@ -32,6 +42,9 @@ void case_results_free(struct case_results *results);
 struct case_run;
 /* NULL: hk_error_message(). */
 struct case_run *case_run_create(struct hk_device *device, const struct hk_case *c, enum layout layout);
+/* The same with a place of its own for each input. */
+struct case_run *case_run_create_placed(struct hk_device *device, const struct hk_case *c,
+                                        const struct placement placements[HK_CASE_MAX_INPUTS]);
 void case_run_destroy(struct case_run **run);
 
 /* Writes the inputs and, where results will go, NaN; runs; reads. The gradients are of sum(result * weights), the

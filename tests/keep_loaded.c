@@ -1,4 +1,5 @@
-/* For builds that look for leaks: a driver's are told from ours by the driver's name, which an unloaded library has lost. */
+/* For builds with sanitizers: a driver's leaks and races are told from ours by the driver's name, which an unloaded library has
+   lost. */
 int dlclose(void *handle);
 
 int dlclose(void *handle) {

@@ -1,6 +1,9 @@
-/* Cases of matmul: all transpositions, broadcast batches, bias, odd and empty sizes, and sizes around the tiles of
- * kernels. */
+/* Cases of matmul: all transpositions, broadcast batches, bias, odd and empty sizes, sizes around the tiles of kernels,
+   and operands of 16 bits: made of f32 inputs by hk_cast, which the reference rounds in its own way. */
 #include "cases.h"
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
 
 #define F32(...)                                                                                                       \
     { .dtype = HK_F32, .shape = HK_SHAPE(__VA_ARGS__) }
@@ -91,7 +94,151 @@ REFERENCE(tt_of, true, true, NULL)
 REFERENCE(nn_bias_of, false, false, in[2])
 REFERENCE(nt_bias_of, false, true, in[2])
 
+/* ---- Operands of 16 bits ---- */
+
+/* The nearest number of the dtype, ties to even. */
+static double rounded(double x, enum hk_dtype dtype) {
+    int exponent;
+    if (dtype == HK_F32) return x;
+    frexp(x, &exponent); /* x is below 2^exponent */
+    const int digits = dtype == HK_F16 ? 11 : 8, least = dtype == HK_F16 ? -24 : -133;
+    const double unit = ldexp(1, exponent - digits > least ? exponent - digits : least);
+    return nearbyint(x / unit) * unit;
+}
+
+static double *rounded_copy(const double *x, int64_t count, enum hk_dtype dtype) {
+    double *copy = malloc((size_t)(count + 1) * sizeof *copy);
+    if (!copy) abort();
+    for (int64_t i = 0; i < count; i++) copy[i] = rounded(x[i], dtype);
+    return copy;
+}
+
+static int64_t elements(struct hk_shape shape) {
+    int64_t n = 1;
+    for (int i = 0; i < shape.rank; i++) n *= shape.size[i];
+    return n;
+}
+
+static void rounded_product(const struct hk_case *c, const double *const *in, double *out, enum hk_dtype a_type, bool ta,
+                            enum hk_dtype b_type, bool tb) {
+    double *const x = rounded_copy(in[0], elements(c->inputs[0].shape), a_type);
+    double *const y = rounded_copy(in[1], elements(c->inputs[1].shape), b_type);
+    const double *const both[] = {x, y};
+    const struct matrices a = matrices_of(c, 0, both, ta), b = matrices_of(c, 1, both, tb);
+    product(&a, &b, c->n_inputs > 2 ? in[2] : NULL, out);
+    free(x);
+    free(y);
+}
+
+static struct hk_value *as(struct hk_value *x, enum hk_dtype dtype, bool transposed) {
+    x = hk_cast(x, dtype);
+    return transposed ? hk_transpose(x) : x;
+}
+
+/* name: the product of the inputs as these dtypes; name_of: what it should be. */
+#define MIXED(name, a_type, ta, b_type, tb)                                                                            \
+    BUILD(name, hk_matmul(as(in[0], a_type, ta), as(in[1], b_type, tb)))                                               \
+    static void name##_of(const struct hk_case *c, const double *const *in, double *out) {                             \
+        rounded_product(c, in, out, a_type, ta, b_type, tb);                                                           \
+    }
+MIXED(nn_f16, HK_F16, false, HK_F16, false)
+MIXED(nt_f16, HK_F16, false, HK_F16, true)
+MIXED(tn_f16, HK_F16, true, HK_F16, false)
+MIXED(tt_f16, HK_F16, true, HK_F16, true)
+MIXED(nn_bf16, HK_BF16, false, HK_BF16, false)
+MIXED(nt_bf16, HK_BF16, false, HK_BF16, true)
+MIXED(tn_bf16, HK_BF16, true, HK_BF16, false)
+MIXED(tt_bf16, HK_BF16, true, HK_BF16, true)
+MIXED(nn_f32_f16, HK_F32, false, HK_F16, false)
+MIXED(nt_f32_f16, HK_F32, false, HK_F16, true)
+MIXED(nn_f16_f32, HK_F16, false, HK_F32, false)
+MIXED(nt_f32_bf16, HK_F32, false, HK_BF16, true)
+MIXED(tn_bf16_f32, HK_BF16, true, HK_F32, false)
+
+BUILD(linear_f16, hk_linear(as(in[0], HK_F16, false), as(in[1], HK_F16, false), in[2]))
+BUILD(linear_f32_bf16, hk_linear(in[0], as(in[1], HK_BF16, false), as(in[2], HK_BF16, false)))
+static void linear_f16_of(const struct hk_case *c, const double *const *in, double *out) {
+    rounded_product(c, in, out, HK_F16, false, HK_F16, true);
+}
+static void linear_f32_bf16_of(const struct hk_case *c, const double *const *in, double *out) {
+    double *const bias = rounded_copy(in[2], elements(c->inputs[2].shape), HK_BF16);
+    const double *const all[] = {in[0], in[1], bias};
+    rounded_product(c, all, out, HK_F32, false, HK_BF16, true);
+    free(bias);
+}
+
+/* All but the first and last column: rows of 16-bit elements that begin in the middle of a word. */
+static struct hk_value *inner_columns(struct hk_value *x) { return hk_slice(x, -1, 1, -1, 1); }
+BUILD(inner_f16, hk_matmul(inner_columns(as(in[0], HK_F16, false)), inner_columns(as(in[1], HK_F16, false))))
+BUILD(inner_bf16_t,
+      hk_matmul(hk_transpose(inner_columns(as(in[0], HK_BF16, false))), inner_columns(as(in[1], HK_BF16, false))))
+static void inner_product(const struct hk_case *c, const double *const *in, double *out, enum hk_dtype dtype, bool ta) {
+    struct hk_case narrow = {.n_inputs = 2};
+    double *part[2];
+    for (int i = 0; i < 2; i++) {
+        const int64_t rows = c->inputs[i].shape.size[0], columns = c->inputs[i].shape.size[1] - 2;
+        part[i] = malloc((size_t)(rows * columns) * sizeof **part);
+        if (!part[i]) abort();
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(part[i] + r * columns, in[i] + r * (columns + 2) + 1, (size_t)columns * sizeof **part);
+        narrow.inputs[i] = (struct hk_case_input){.shape = HK_SHAPE(rows, columns)};
+    }
+    rounded_product(&narrow, (const double *const *)part, out, dtype, ta, dtype, false);
+    free(part[0]);
+    free(part[1]);
+}
+static void inner_f16_of(const struct hk_case *c, const double *const *in, double *out) {
+    inner_product(c, in, out, HK_F16, false);
+}
+static void inner_bf16_t_of(const struct hk_case *c, const double *const *in, double *out) {
+    inner_product(c, in, out, HK_BF16, true);
+}
+BUILD(heads_f16, hk_matmul(hk_permute(as(in[0], HK_F16, false), HK_AXES(0, 2, 1, 3)),
+                           hk_permute(as(in[1], HK_F16, false), HK_AXES(0, 2, 3, 1))))
+
+/* The gradient of sum(a b * in[2]) of one operand: rounding has none of its own, so no finite differences. */
+static struct hk_value *gradient_of(struct hk_value *const *in, enum hk_dtype a_type, enum hk_dtype b_type, int wrt,
+                                    bool of_cast) {
+    struct hk_value *x[] = {hk_cast(in[0], a_type), hk_cast(in[1], b_type)}, *grad = NULL;
+    struct hk_value *loss = hk_sum(hk_mul(hk_matmul(x[0], x[1]), in[2]), HK_ALL_AXES, false);
+    hk_gradients(loss, of_cast ? &x[wrt] : &in[wrt], 1, &grad);
+    if (grad && hk_value_dtype(grad) != (!of_cast ? HK_F32 : wrt ? b_type : a_type)) return NULL;
+    return hk_cast(grad, HK_F32);
+}
+BUILD(da_f16, gradient_of(in, HK_F16, HK_F16, 0, false))
+BUILD(db_bf16, gradient_of(in, HK_BF16, HK_BF16, 1, false))
+BUILD(da_f32_f16, gradient_of(in, HK_F32, HK_F16, 0, false))
+BUILD(db_f32_f16, gradient_of(in, HK_F32, HK_F16, 1, false))
+BUILD(da_f16_cast, gradient_of(in, HK_F16, HK_F16, 0, true))
+
+/* dy b^T, or a^T dy, from inputs a [M, K], b [K, N], dy [M, N]. */
+static void gradient_product(const struct hk_case *c, const double *const *in, double *out, enum hk_dtype dy_type,
+                             enum hk_dtype other_type, int wrt) {
+    struct hk_case both = {.n_inputs = 2};
+    const double *operands[2];
+    for (int i = 0; i < 2; i++) {
+        const int from = i == wrt ? 2 : !wrt; /* dy is on the side of the operand that it is the gradient of */
+        both.inputs[i] = c->inputs[from];
+        operands[i] = in[from];
+    }
+    if (wrt == 0) rounded_product(&both, operands, out, dy_type, false, other_type, true);
+    else rounded_product(&both, operands, out, other_type, true, dy_type, false);
+}
+#define GRADIENT_REFERENCE(name, dy_type, other_type, wrt)                                                             \
+    static void name(const struct hk_case *c, const double *const *in, double *out) {                                  \
+        gradient_product(c, in, out, dy_type, other_type, wrt);                                                        \
+    }
+GRADIENT_REFERENCE(da_f16_of, HK_F16, HK_F16, 0)
+GRADIENT_REFERENCE(db_bf16_of, HK_BF16, HK_BF16, 1)
+GRADIENT_REFERENCE(da_f32_f16_of, HK_F32, HK_F16, 0)
+GRADIENT_REFERENCE(db_f32_f16_of, HK_F32, HK_F32, 1)
+
 /* ---- Cases ---- */
+
+#define IN(least, most, ...)                                                                                           \
+    { .dtype = HK_F32, .shape = HK_SHAPE(__VA_ARGS__), .low = least, .high = most }
+#define MIXED_CASE(text, build_it, ...)                                                                                \
+    { .name = text, .inputs = {__VA_ARGS__}, .n_inputs = 2, .build = build_it, .reference = build_it##_of }
 
 static const struct hk_case cases[] = {
     {.name = "nn, odd sizes", PAIR(F32(5, 7), F32(7, 9)), .build = nn, .reference = nn_of, .gradient = true},
@@ -115,6 +262,7 @@ static const struct hk_case cases[] = {
     {.name = "no rows", PAIR(F32(0, 3), F32(3, 4)), .build = nn},
     {.name = "no columns", PAIR(F32(2, 3), F32(3, 0)), .build = nn},
     {.name = "batches", PAIR(F32(3, 5, 6), F32(3, 6, 4)), .build = nn, .reference = nn_of, .gradient = true},
+    {.name = "batches, three rows", PAIR(F32(5, 3, 70), F32(5, 70, 67)), .build = nn, .reference = nn_of},
     {.name = "batches, nt", PAIR(F32(2, 3, 33, 16), F32(2, 3, 35, 16)), .build = nt, .reference = nt_of},
     {.name = "batches, tn", PAIR(F32(2, 3, 16, 33), F32(2, 3, 16, 35)), .build = tn, .reference = tn_of},
     {.name = "b broadcast to a's batches",
@@ -175,7 +323,100 @@ static const struct hk_case cases[] = {
      TRIPLE(F32(1, 66), F32(66, 130), F32(130)),
      .build = linear_kn_bias,
      .reference = nn_bias_of},
+    MIXED_CASE("f16, nn, odd sizes", nn_f16, F32(5, 7), F32(7, 9)),
+    MIXED_CASE("f16, nt, odd sizes", nt_f16, F32(5, 7), F32(9, 7)),
+    MIXED_CASE("f16, tn, odd sizes", tn_f16, F32(7, 5), F32(7, 9)),
+    MIXED_CASE("f16, tt, odd sizes", tt_f16, F32(7, 5), F32(9, 7)),
+    MIXED_CASE("f16, nn, several blocks", nn_f16, F32(133, 500), F32(500, 401)),
+    MIXED_CASE("f16, nt, several blocks", nt_f16, F32(133, 401), F32(500, 401)),
+    MIXED_CASE("f16, tn, several blocks", tn_f16, F32(401, 130), F32(401, 259)),
+    MIXED_CASE("f16, tt, several blocks", tt_f16, F32(401, 130), F32(259, 401)),
+    MIXED_CASE("f16, whole tiles", nn_f16, F32(128, 64), F32(64, 128)),
+    MIXED_CASE("f16, whole tiles, nt", nt_f16, F32(128, 64), F32(256, 64)),
+    MIXED_CASE("f16, whole tiles, tn", tn_f16, F32(64, 128), F32(64, 128)),
+    MIXED_CASE("f16, whole tiles, tt", tt_f16, F32(64, 128), F32(128, 64)),
+    MIXED_CASE("f16, one past whole tiles", nn_f16, F32(129, 65), F32(65, 129)),
+    MIXED_CASE("f16, one short of whole tiles", nt_f16, F32(127, 63), F32(127, 63)),
+    MIXED_CASE("f16, outer product", nn_f16, F32(17, 1), F32(1, 33)),
+    MIXED_CASE("f16, inner product", nn_f16, F32(1, 300), F32(300, 1)),
+    MIXED_CASE("f16, a row by a matrix", nn_f16, F32(1, 65), F32(65, 131)),
+    MIXED_CASE("f16, a row by columns", nt_f16, F32(1, 65), F32(131, 65)),
+    MIXED_CASE("f16, a row by columns of whole words", nt_f16, F32(1, 70), F32(67, 70)),
+    MIXED_CASE("bf16, rows by columns of whole words", nt_bf16, F32(11, 70), F32(67, 70)),
+    MIXED_CASE("f16, three rows by columns", nt_f16, F32(3, 70), F32(67, 70)),
+    MIXED_CASE("f16, four rows by a matrix", nn_f16, F32(4, 71), F32(71, 67)),
+    MIXED_CASE("f16, a matrix by a column", nn_f16, F32(67, 70), F32(70, 1)),
+    MIXED_CASE("f16, nothing to sum", nn_f16, F32(3, 0), F32(0, 4)),
+    MIXED_CASE("f16, batches", nn_f16, F32(3, 5, 7), F32(3, 7, 5)),
+    MIXED_CASE("f16, batches of whole tiles, nt", nt_f16, F32(2, 3, 64, 32), F32(2, 3, 64, 32)),
+    MIXED_CASE("f16, b broadcast to a's batches", nn_f16, F32(2, 3, 4, 5), F32(3, 5, 3)),
+    MIXED_CASE("f16, below its normal range", nt_f16, IN(-6e-5f, 6e-5f, 40, 33), IN(-6e-5f, 6e-5f, 37, 33)),
+    MIXED_CASE("f16, products past its range", nn_f16, IN(1e3f, 6e4f, 40, 33), IN(1e3f, 6e4f, 33, 37)),
+    MIXED_CASE("f16, sums far below their terms", nn_f16, IN(-3e2f, 3e2f, 33, 640), IN(-3e2f, 3e2f, 640, 35)),
+    MIXED_CASE("bf16, nn, odd sizes", nn_bf16, F32(5, 7), F32(7, 9)),
+    MIXED_CASE("bf16, nt, odd sizes", nt_bf16, F32(5, 7), F32(9, 7)),
+    MIXED_CASE("bf16, tn, odd sizes", tn_bf16, F32(7, 5), F32(7, 9)),
+    MIXED_CASE("bf16, tt, odd sizes", tt_bf16, F32(7, 5), F32(9, 7)),
+    MIXED_CASE("bf16, nn, several blocks", nn_bf16, F32(133, 501), F32(501, 403)),
+    MIXED_CASE("bf16, nt, several blocks", nt_bf16, F32(133, 401), F32(500, 401)),
+    MIXED_CASE("bf16, tn, several blocks", tn_bf16, F32(401, 130), F32(401, 259)),
+    MIXED_CASE("bf16, tt, several blocks", tt_bf16, F32(401, 130), F32(259, 401)),
+    MIXED_CASE("bf16, whole tiles", nn_bf16, F32(128, 64), F32(64, 128)),
+    MIXED_CASE("bf16, a row by a matrix", nn_bf16, F32(1, 65), F32(65, 131)),
+    MIXED_CASE("bf16, four rows by columns", nt_bf16, F32(4, 70), F32(67, 70)),
+    MIXED_CASE("bf16, a matrix by a column", nn_bf16, F32(67, 70), F32(70, 1)),
+    MIXED_CASE("bf16, 1e5 by 1e-5", nn_bf16, IN(5e4f, 1e5f, 40, 33), IN(5e-6f, 1e-5f, 33, 37)),
+    MIXED_CASE("bf16, 1e-9 by 1e-9", nt_bf16, IN(-1e-9f, 1e-9f, 40, 33), IN(-1e-9f, 1e-9f, 37, 33)),
+    /* one term each: what f32 loses on its way to f16 or bf16 is more than is allowed */
+    MIXED_CASE("f32 by f16, outer product", nn_f32_f16, F32(70, 1), F32(1, 66)),
+    MIXED_CASE("f32 by bf16, outer product", nt_f32_bf16, F32(70, 1), F32(66, 1)),
+    MIXED_CASE("f16 by f32, outer product", nn_f16_f32, F32(70, 1), F32(1, 66)),
+    MIXED_CASE("f32 by f16, past f16's range", nn_f32_f16, IN(1e5f, 1e6f, 40, 33), IN(1e-5f, 1e-4f, 33, 37)),
+    MIXED_CASE("f32 by f16, nn", nn_f32_f16, F32(66, 130), F32(130, 67)),
+    MIXED_CASE("f32 by f16, nt", nt_f32_f16, F32(66, 131), F32(67, 131)),
+    MIXED_CASE("f32 by f16, nt, whole words", nt_f32_f16, F32(11, 70), F32(67, 70)),
+    MIXED_CASE("f32 by f16, one row", nt_f32_f16, F32(1, 131), F32(67, 131)),
+    MIXED_CASE("f16 by f32, one row", nn_f16_f32, F32(1, 131), F32(131, 67)),
+    MIXED_CASE("f16 by f32, one column", nn_f16_f32, F32(67, 131), F32(131, 1)),
+    MIXED_CASE("bf16 by f32, tn", tn_bf16_f32, F32(131, 66), F32(131, 67)),
+    MIXED_CASE("f16 in the middle of words", inner_f16, F32(35, 68), F32(66, 43)),
+    MIXED_CASE("bf16 in the middle of words, tn", inner_bf16_t, F32(66, 37), F32(66, 43)),
+    MIXED_CASE("f16 in the middle of words, one row", inner_f16, F32(1, 68), F32(66, 43)),
+    {.name = "f16, heads of a projection", PAIR(F32(2, 9, 3, 7), F32(2, 7, 3, 7)), .build = heads_f16},
+    {.name = "f16, linear, bias",
+     TRIPLE(F32(70, 45), F32(75, 45), F32(75)),
+     .build = linear_f16,
+     .reference = linear_f16_of},
+    {.name = "f32 by bf16, linear, bf16 bias",
+     TRIPLE(F32(6, 45), F32(75, 45), F32(75)),
+     .build = linear_f32_bf16,
+     .reference = linear_f32_bf16_of},
+    {.name = "f16, gradient of a",
+     TRIPLE(F32(19, 70), F32(70, 35), F32(19, 35)),
+     .build = da_f16,
+     .reference = da_f16_of},
+    {.name = "bf16, gradient of b",
+     TRIPLE(F32(19, 70), F32(70, 35), F32(19, 35)),
+     .build = db_bf16,
+     .reference = db_bf16_of},
+    {.name = "f32 by f16, gradient of a",
+     TRIPLE(F32(19, 7), F32(7, 1), F32(19, 1)),
+     .build = da_f32_f16,
+     .reference = da_f32_f16_of},
+    {.name = "f32 by f16, gradient of b",
+     TRIPLE(F32(1, 7), F32(7, 35), F32(1, 35)),
+     .build = db_f32_f16,
+     .reference = db_f32_f16_of},
+    /* rounded to f16 itself: half a unit in its last place is 4.9e-4 */
+    {.name = "f16, gradient of a in f16",
+     TRIPLE(F32(19, 70), F32(70, 35), F32(19, 35)),
+     .build = da_f16_cast,
+     .reference = da_f16_of,
+     .tolerance = 5},
 };
+
+BUILD(nn_f16_bf16, hk_matmul(as(in[0], HK_F16, false), as(in[1], HK_BF16, false)))
+BUILD(linear_f16_bf16, hk_linear(as(in[0], HK_F16, false), as(in[1], HK_BF16, false), NULL))
 
 static const struct hk_refusal refusals[] = {
     {"inner sizes", {F32(32, 784), F32(512, 10)}, 2, nn, "matmul: inner sizes differ: a is [32, 784], b is [512, 10]"},
@@ -189,7 +430,14 @@ static const struct hk_refusal refusals[] = {
      {{.dtype = HK_I32, .shape = HK_SHAPE(3, 4), .high = 5}, F32(4, 5)},
      2,
      nn,
-     "matmul: operands must be f32, not i32"},
+     "matmul: operands must be f32, f16 or bf16, and the same or one of them f32, not i32 and f32"},
+    {"two kinds of 16 bits", {F32(3, 4), F32(4, 5)}, 2, nn_f16_bf16, "not f16 and bf16 (hk_cast converts)"},
+    {"linear's two kinds of 16 bits", {F32(3, 4), F32(5, 4)}, 2, linear_f16_bf16, "linear: operands must be"},
+    {"an integer bias",
+     {F32(2, 10), F32(7, 10), {.dtype = HK_I32, .shape = HK_SHAPE(7), .high = 5}},
+     3,
+     linear_bias,
+     "linear: bias must be f32, f16 or bf16, not i32"},
     {"linear's weight the wrong way round",
      {F32(2, 10), F32(10, 7)},
      2,

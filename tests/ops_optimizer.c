@@ -6,3 +6,4 @@ const struct hk_case_set hk_cases_global_norm = {NULL, 0, NULL, 0};
 const struct hk_case_set hk_cases_sgd = {NULL, 0, NULL, 0};
 const struct hk_case_set hk_cases_momentum = {NULL, 0, NULL, 0};
 const struct hk_case_set hk_cases_adam = {NULL, 0, NULL, 0};
+const struct hk_case_set hk_cases_loss_scale = {NULL, 0, NULL, 0};

@@ -76,6 +76,7 @@ WAY(three, true, HK_AXES(0, 2, -1))
         CASE("rank 6", op, three, g, HK_SHAPE(2, 3, 2, 5, 1, 3)), CASE("one row", op, last, g, HK_SHAPE(1, 700)),      \
         CASE("many rows, a second pass", op, first, false, HK_SHAPE(1300, 70)),                                        \
         CASE("many narrow rows", op, first, false, HK_SHAPE(9000, 3)),                                                 \
+        CASE("several, a second pass", op, middle, false, HK_SHAPE(2, 300, 70)),                                       \
         CASE("wide rows", op, first, false, HK_SHAPE(19, 6007)),                                                       \
         CASE("wide rows of several", op, middle, false, HK_SHAPE(2, 7, 6007)),                                         \
         CASE("long, a second pass", op, last, false, HK_SHAPE(2, 40007)),                                              \

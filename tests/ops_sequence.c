@@ -19,6 +19,12 @@ static struct hk_value *build_tied(struct hk_graph *graph, struct hk_value *cons
     return hk_matmul(hk_embedding(in[0], in[1]), hk_transpose(in[0]));
 }
 
+/* The other gradient of the table is in[2]'s too, and so must not be added to in place. */
+static struct hk_value *build_tied_sum(struct hk_graph *graph, struct hk_value *const *in) {
+    (void)graph;
+    return hk_matmul(hk_embedding(in[0], in[1]), hk_transpose(hk_add(in[0], in[2])));
+}
+
 static void embedding_of(const struct hk_case *c, const double *const *in, double *out) {
     const int64_t width = c->inputs[0].shape.size[1];
     int64_t count = 1;
@@ -44,6 +50,8 @@ static const struct hk_case embedding_backward_cases[] = {
      .gradient = true},
     {.name = "wide rows", .inputs = {F32(2, 300), I32(2, 7)}, .n_inputs = 2, .build = build_embedding, .gradient = true},
     {.name = "a table used twice", .inputs = {F32(9, 6), I32(9, 14)}, .n_inputs = 2, .build = build_tied, .gradient = true},
+    {.name = "a gradient that two share", .inputs = {F32(9, 6), I32(9, 14), F32(9, 6)}, .n_inputs = 3,
+     .build = build_tied_sum, .gradient = true},
 };
 static const struct hk_refusal embedding_refusals[] = {
     {"a table of three dimensions", {F32(2, 3, 4), I32(2, 5)}, 2, build_embedding,
@@ -53,7 +61,7 @@ static const struct hk_refusal embedding_refusals[] = {
 };
 
 const struct hk_case_set hk_cases_embedding = SET(embedding_cases, embedding_refusals);
-const struct hk_case_set hk_cases_embedding_backward = {embedding_backward_cases, 5, NULL, 0};
+const struct hk_case_set hk_cases_embedding_backward = {embedding_backward_cases, 6, NULL, 0};
 
 /* ---- Rope ---- */
 

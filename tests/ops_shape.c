@@ -84,6 +84,7 @@ SET(reshape)
 BUILD(permute_middle, hk_permute(in[0], HK_AXES(0, 2, 1, -1)))
 BUILD(transpose, hk_transpose(in[0]))
 BUILD(permute_six, hk_permute(in[0], HK_AXES(0, 1, 2, 3, 5, 4)))
+BUILD(permute_around, hk_permute(in[0], HK_AXES(2, 0, 1)))
 BUILD(permute_few, hk_permute(in[0], HK_AXES(1, 0)))
 BUILD(permute_twice, hk_permute(in[0], HK_AXES(1, 1)))
 static const struct hk_case permute_cases[] = {
@@ -91,6 +92,7 @@ static const struct hk_case permute_cases[] = {
     {"a matrix", {F(HK_SHAPE(37, 65))}, 1, transpose, exchange_last_of, .gradient = true, .exact = true},
     {"many matrices", {F(HK_SHAPE(3, 130, 33))}, 1, transpose, exchange_last_of, .gradient = true, .exact = true},
     {"rank 6", {F(HK_SHAPE(2, 1, 3, 2, 5, 3))}, 1, permute_six, exchange_last_of, .gradient = true, .exact = true},
+    {"all axes go on", {F(HK_SHAPE(3, 3, 3))}, 1, permute_around, .gradient = true, .exact = true},
     {"nothing", {F(HK_SHAPE(0, 3))}, 1, transpose, exchange_last_of, .gradient = true, .exact = true},
 };
 static const struct hk_refusal permute_refusals[] = {
@@ -226,6 +228,12 @@ static const struct hk_case concat_cases[] = {
      {{HK_I32, HK_SHAPE(3, 4), -9, 9}, {HK_I32, HK_SHAPE(3, 5), -9, 9}},
      2,
      concat_last,
+     concat_last_of,
+     .exact = true},
+    {"bytes, a word more than their number",
+     {{HK_I32, HK_SHAPE(2, 3), 0, 256}, {HK_I32, HK_SHAPE(2, 1024), 0, 256}},
+     2,
+     concat_bytes,
      concat_last_of,
      .exact = true},
     {"bytes, words shared",

@@ -128,7 +128,8 @@ DEFINE(gelu, x *normal_cdf(x))
 FLOATS_ONLY(gelu)
 SET(gelu, 0, 0, EXTRA_GRADIENT("far out", gelu, -12, 12), EXTRA("below zero", gelu, -5, -2))
 
-DEFINE(gelu_tanh, 0.5 * x * (1 + tanh(sqrt(2 / M_PI) * (x + 0.044715 * x * x * x))))
+/* 0.5 x (1 + tanh(u)) is x sigmoid(2 u), which does not cancel below zero */
+DEFINE(gelu_tanh, x *sigmoid(2 * sqrt(2 / M_PI) * (x + 0.044715 * x * x * x)))
 FLOATS_ONLY(gelu_tanh)
 SET(gelu_tanh, 0, 0, EXTRA_GRADIENT("far out", gelu_tanh, -12, 12), EXTRA("below zero", gelu_tanh, -4, -2))
 

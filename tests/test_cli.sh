@@ -58,7 +58,7 @@ expect 2 "Usage" "$hekla"
 expect 0 "" "$hekla" --help
 expect 0 "" "$hekla" --version
 expect 2 "no command \"dance\"" "$hekla" dance
-for command in devices train generate eval "bench step" "bench op" bench; do
+for command in devices train generate eval "bench step" "bench op" "bench generate" "bench start" bench tune; do
     # shellcheck disable=SC2086
     expect 0 "" "$hekla" $command --help
     that "--help of $command explains" grep -q "^Usage: hekla $command" out
@@ -73,6 +73,7 @@ refuse 2 "no option --resume=5" "$hekla" train --resume=5
 refuse 2 "--steps needs an argument" "$hekla" train --data text --steps
 refuse 2 "choose one" "$hekla" train --data text --steps 3 --minutes 1
 refuse 2 "--model must be gpt or llama" "$hekla" train --data text --model bert
+refuse 2 "--precision must be f32, bf16 or f16, not \"i32\"" "$hekla" train --data text --precision i32
 refuse 2 "--schedule must be" "$hekla" train --data text --schedule square
 refuse 2 "one word too many" "$hekla" train text
 expect 2 "DIR is missing" "$hekla" generate
@@ -80,8 +81,24 @@ expect 2 "--data FILE is missing" "$hekla" eval run
 expect 2 "step or op" "$hekla" bench
 expect 2 "--model NAME is missing" "$hekla" bench step
 expect 2 "gpt-huge" "$hekla" bench step --model gpt-huge
-expect 2 "--shape must be MxNxK" "$hekla" bench op --op matmul --shape 3x4
+expect 2 "--precision must be" "$hekla" bench step --model gpt-tiny --precision half
+expect 2 "--precision must be" "$hekla" generate run --precision half
+expect 2 "gpt-huge" "$hekla" bench generate --model gpt-huge
+expect 2 "--model NAME is missing" "$hekla" bench start
+expect 2 "--op must be one of matmul, attention" "$hekla" bench op --op dance --shape 3x4
+expect 2 "--shape must be [Bx]MxNxK" "$hekla" bench op --op matmul --shape 3x4
+expect 2 "--shape must be" "$hekla" bench op --op softmax --shape 3x4x
+expect 2 "--shape must be" "$hekla" bench op --op softmax --shape 3x0
+expect 2 "--shape must be" "$hekla" bench op --op gelu --shape 1x2x3x4x5x6
+expect 2 "--dtype must be" "$hekla" bench op --op matmul --shape 3x4x5 --dtype f64
+expect 2 "adamw has no gradient" "$hekla" bench op --op adamw --shape 10 --gradient
 expect 2 "--transpose must be" "$hekla" bench op --op matmul --shape 3x4x5 --transpose xx
+expect 2 "one of --model, --run and --shape" "$hekla" tune
+expect 2 "one of --model, --run and --shape" "$hekla" tune --model llama-2 --shape 2x2x2
+expect 2 "--shape must be MxNxK" "$hekla" tune --shape 2x2x
+expect 2 "gpt-huge" "$hekla" tune --model gpt-huge
+expect 2 "--precision is for models" "$hekla" tune --shape 2x2x2 --precision bf16
+expect 1 "absent" "$hekla" tune --run absent
 
 # ---- Bad input ----
 
@@ -139,12 +156,55 @@ that "llama's config is Llama's" grep -q '"model_type":[[:space:]]*"llama"' llam
 expect 0 "" "$hekla" generate llama --tokens 5 --device cpu
 # shellcheck disable=SC2086
 expect 0 "" $train --minutes 0.02 --eval-every 0 --out timed
-expect 0 "" "$hekla" bench step --model llama-2 --steps 1 --warmup 0 --device cpu
+expect 0 "" "$hekla" bench step --model llama-2 --steps 1 --warmup 0 --device cpu --check
 for key in model device dtype params ms_per_step tokens_per_s loss peak_bytes submits dispatches fallbacks; do
     that "bench step prints $key" grep -q "\"$key\":" out
 done
 expect 0 "" "$hekla" bench op --op matmul --shape 33x65x17 --transpose nt --device cpu
 that "bench op prints gflops" grep -q '"gflops":' out
+# every op there is, on the CPU and on the Vulkan device, and against a reference
+vulkan=
+[ "$("$hekla" devices --json 2>/dev/null | grep -c '"vulkan')" = 0 ] || vulkan=vulkan
+ops=$("$hekla" bench op --help | sed -n 's/^  \([a-z_]*\)  .*\(x\|ANY\|ELEMENTS\).*/\1/p')
+that "bench op lists its ops" [ "$(echo "$ops" | wc -w)" -ge 11 ]
+for op in $ops; do
+    gradient=--gradient
+    case $op in
+        matmul) shape=3x33x65x17 ;;
+        attention) shape=2x3x33x16 ;;
+        adamw) shape=1000 gradient= ;;
+        copy) shape=33x65 gradient= ;;
+        *) shape=33x65 ;;
+    esac
+    for device in cpu $vulkan; do
+        expect 0 "" "$hekla" bench op --op "$op" --shape $shape --check --seconds 0.05 --device $device
+        that "bench op of $op has a small error on $device" grep -q '"error":[01]' out
+    done
+    [ -z "$gradient" ] || expect 0 "" "$hekla" bench op --op "$op" --shape $shape --check --seconds 0.05 $gradient --device cpu
+done
+expect 0 "" "$hekla" bench op --op matmul --shape 33x65x17 --transpose tn --dtype bf16 --check --seconds 0.05 --device cpu
+expect 0 "" "$hekla" bench op --op matmul --shape 2x65x17 --transpose nt --dtype f32,f16 --check --seconds 0.05 --device cpu
+expect 0 "" "$hekla" bench generate --model llama-2 --tokens 3 --device cpu
+that "bench generate prints tokens_per_s" grep -q '"tokens_per_s":' out
+expect 0 "" "$hekla" bench start --model llama-2 --device cpu
+that "bench start prints beyond_step_ms" grep -q '"beyond_step_ms":' out
+expect 0 "the CPU's kernels leave no choice" "$hekla" tune --shape 8x8x8 --device cpu
+expect 0 "leave no choice" "$hekla" tune --run run --device cpu
+if "$hekla" devices --json 2>/dev/null | grep -q '"device":"vulkan:0"'; then
+    tune="$hekla tune --shape 40x50x60 --device vulkan:0 --file tuned.json"
+    # shellcheck disable=SC2086
+    expect 0 "1 shapes are not measured: the time was over" $tune --seconds 1e-9
+    that "without time nothing is kept" test ! -e tuned.json
+    # shellcheck disable=SC2086
+    expect 0 "" $tune
+    that "tune prints what it measured" grep -q '^matmul f32\*f32 nn 40x50x60 x1 .* matmul' out
+    that "tune keeps it" grep -q '"work":.*"matmul f32\*f32 nn 40x50x60 x1"' tuned.json
+    cp tuned.json before.json
+    # shellcheck disable=SC2086
+    expect 0 "" $tune --json
+    that "--json prints the kernels" grep -q '"kernel":"matmul' out
+    that "what is measured is not measured again" cmp -s tuned.json before.json
+fi
 expect 0 "" "$hekla" devices --json
 that "devices lists the cpu" grep -q '"device":"cpu"' out
 
@@ -246,6 +306,46 @@ done
 echo "killed $kills times, the last time after step $(sed -n 's/.*"step":[[:space:]]*\([0-9]*\).*/\1/p' killed/state.json)"
 expect 0 "" "$hekla" train --resume --out killed --device cpu
 same_as_whole killed
+
+# a folder in which another process trains stays as it is, also where that has not saved anything yet
+mkdir held
+(flock 9 && echo yes >ready && exec sleep 600) 9<held &
+background=$!
+wait_for ready
+# shellcheck disable=SC2086
+expect 1 "another process is training in held" $train --steps 2 --out held
+that "nothing is written where another trains" test -z "$(ls held)"
+kill $background
+wait $background 2>/dev/null
+background=
+
+# killed when all was saved and not yet renamed: a finished run gets its files' names
+cp -r whole unnamed
+for file in model optimizer; do
+    mv unnamed/$file.safetensors unnamed/$file.safetensors.next
+    cp run/$file.safetensors unnamed
+done
+expect 0 "is finished" "$hekla" train --resume --out unnamed --device cpu
+same_as_whole unnamed
+
+# in mixed precision the loss's scale goes on, too
+# shellcheck disable=SC2086
+expect 0 "" $long --precision f16 --out whole16
+that "f16 is not f32" sh -c '! cmp -s whole/model.safetensors whole16/model.safetensors'
+# shellcheck disable=SC2086
+$long --precision f16 --out killed16 >out 2>err &
+background=$!
+wait_for killed16/metrics.jsonl || fail "no metrics after 30 s"
+sleep "$(echo "$milliseconds" | awk '{ print $1 / 4000 }')"
+kill -9 $background
+wait $background 2>/dev/null
+background=
+expect 1 "--precision is f16 in killed16, not bf16" "$hekla" train --resume --out killed16 --precision bf16 --device cpu
+expect 0 "" "$hekla" train --resume --out killed16 --device cpu
+for file in model.safetensors optimizer.safetensors; do
+    that "killed16 ends as a run left alone: $file" cmp -s whole16/$file killed16/$file
+done
+expect 0 "" "$hekla" generate killed16 --precision bf16 --tokens 3 --device cpu
 
 # a second Ctrl-C does not wait for the step, which takes long here
 $hekla train --data text --width 512 --batch 32 --accumulate 100 --device cpu --out slow >out 2>err &

@@ -290,6 +290,11 @@ static void configs_of_hugging_face_read(void **unused) {
     assert_int_equal(hk_config_parse(llama, strlen(llama), &config), HK_OK);
     assert_same_config(&config,
                        &(struct hk_model_config){HK_LLAMA, 32000, 2048, 22, 32, 4, 2048, 5632, 1e-5f, 10000, 0});
+    const char *old = /* before heads were grouped */
+        "{\"model_type\":\"llama\",\"hidden_size\":64,\"intermediate_size\":172,\"max_position_embeddings\":128,"
+        "\"num_attention_heads\":4,\"num_hidden_layers\":2,\"vocab_size\":256}";
+    assert_int_equal(hk_config_parse(old, strlen(old), &config), HK_OK);
+    assert_int_equal(config.kv_heads, 4);
 }
 
 static void wrong_configs_are_refused_by_key(void **unused) {
@@ -390,6 +395,8 @@ static void evaluation_covers_the_held_out_part(void **unused) {
         int32_t tokens[ROWS * (T + 1)];
         assert_int_equal(hk_text_evaluation(text, ROWS, T, part, parts, tokens), HK_OK);
         for (int i = 0; i < ROWS * (T + 1); i++) seen[tokens[i]] = true;
+        for (int i = 0; i < ROWS * (T + 1); i++) /* rows are runs of the text, and end with it */
+            if (i % (T + 1)) assert_int_equal(tokens[i], (tokens[i - 1] + 1) % 251);
     }
     for (int i = 0; i < 200; i++) assert_true(seen[(1800 + i) % 251]);
     hk_text_destroy(&text);
@@ -527,7 +534,7 @@ static void runs_read_back(void **unused) {
                                  .length = 8,
                                  .accumulate = 2,
                                  .evaluate_every = 50,
-                                 .schedule = {HK_SCHEDULE_COSINE, 1e-3f, 1e-4f, 100, 5000},
+                                 .schedule = {HK_SCHEDULE_COSINE, 1e-3f / 3, 1e-4f, 100, 5000}, /* to its last bit */
                                  .optimizer = {HK_ADAMW, 0, 0.9f, 0.99f, 1e-8f, 0.1f, 1},
                                  .data_hash = UINT64_MAX,
                                  .data = "/some/where \"else\""};
@@ -545,11 +552,43 @@ static void runs_read_back(void **unused) {
     read.held_out_loss = state.held_out_loss = 0;
     assert_int_equal(read.step, state.step);
     assert_true(fabs(read.seconds - state.seconds) < 1e-12 && fabs(read.loss - state.loss) < 1e-12);
-    assert_true(read.minutes == state.minutes);
+    assert_true(read.minutes == state.minutes && read.steps == state.steps &&
+                read.evaluate_every == state.evaluate_every);
+    assert_true(read.batch == state.batch && read.length == state.length && read.accumulate == state.accumulate);
     assert_true(read.seed == state.seed && read.data_hash == state.data_hash);
     assert_string_equal(read.data, state.data);
     assert_memory_equal(&read.schedule, &state.schedule, sizeof read.schedule);
     assert_memory_equal(&read.optimizer, &state.optimizer, sizeof read.optimizer);
+    destroy_model(&m);
+}
+
+/* As GPT-2's byte-level tokenizer writes bytes: those that print in Latin-1 as they are, the others from U+0100 on. */
+static void tokenizers_have_the_characters_of_gpt2(void **unused) {
+    (void)unused;
+    struct model m = make_model(HK_SGD);
+    assert_int_equal(save_step(&m, "tokens", 1), HK_OK);
+    size_t bytes;
+    char *text = read_file(path_of("tokens/tokenizer.json"), &bytes);
+    static const char *const characters[] = {"\"\u0100\":0,",   "\"\u0120\":32,",  "\"!\":33,",       "\"~\":126,",
+                                             "\"\u0121\":127,", "\"\u0142\":160,", "\"\u00a1\":161,", "\"\u00ac\":172,",
+                                             "\"\u0143\":173,", "\"\u00ae\":174,", "\"\u00ff\":255}"};
+    for (size_t i = 0; i < LENGTH(characters); i++)
+        if (!strstr(text, characters[i])) fail_msg("tokenizer.json lacks %s", characters[i]);
+    free(text);
+    destroy_model(&m);
+}
+
+/* The optimizer may have taken more steps than the run, or fewer. */
+static void an_optimizer_goes_on_with_its_own_step(void **unused) {
+    (void)unused;
+    struct model m = make_model(HK_ADAMW);
+    struct hk_run_state state = {.step = 3};
+    set_model(&m, 7);
+    assert_int_equal(hk_run_save(path_of("ahead"), &small, m.params, m.optimizer, &state), HK_OK);
+    set_model(&m, 999);
+    assert_int_equal(hk_run_load(path_of("ahead"), m.params, m.optimizer, &state), HK_OK);
+    assert_int_equal(state.step, 3);
+    assert_model(&m, 7, true);
     destroy_model(&m);
 }
 
@@ -699,6 +738,7 @@ static void a_run_saved_without_optimizer_can_be_used_not_resumed(void **unused)
     assert_int_equal(hk_run_save(path_of("used"), &small, m.params, NULL, &state), HK_OK);
     set_model(&m, 999);
     assert_int_equal(hk_run_load(path_of("used"), m.params, NULL, NULL), HK_OK);
+    assert_int_not_equal(access(path_of("used/" MOMENTS), F_OK), 0); /* those of step 6 are nobody's */
     assert_model(&m, 7, false);
     assert_int_not_equal(hk_run_load(path_of("used"), m.params, m.optimizer, NULL), HK_OK);
     assert_message("optimizer.safetensors");
@@ -711,13 +751,14 @@ static void a_folder_of_hugging_face_loads(void **unused) {
     const int count = hk_params_count(m.params);
     struct hk_safetensors_entry *entries = calloc((size_t)count, sizeof *entries);
     char(*names)[160] = calloc((size_t)count, sizeof *names);
-    for (int i = 0; i < count; i++) { /* bf16, with the prefix, all ones */
+    for (int i = 0; i < count; i++) { /* bf16 and f16, with the prefix, all ones */
         const int64_t elements = hk_tensor_elements(hk_params_tensor(m.params, i));
         uint16_t *data = malloc((size_t)elements * 2);
-        for (int64_t j = 0; j < elements; j++) data[j] = hk_bf16_from_f32(1);
+        for (int64_t j = 0; j < elements; j++) data[j] = i % 2 ? hk_f16_from_f32(1) : hk_bf16_from_f32(1);
         snprintf(names[i], sizeof names[i], "transformer.%s", hk_params_name(m.params, i));
-        entries[i] = (struct hk_safetensors_entry){names[i], HK_BF16, hk_tensor_shape(hk_params_tensor(m.params, i)),
-                                                   data, (size_t)elements * 2};
+        entries[i] =
+            (struct hk_safetensors_entry){names[i], i % 2 ? HK_F16 : HK_BF16,
+                                          hk_tensor_shape(hk_params_tensor(m.params, i)), data, (size_t)elements * 2};
     }
     mkdir(path_of("hub"), 0755);
     assert_int_equal(hk_safetensors_write(path_of("hub/" MODEL), entries, count, NULL, NULL, 0), HK_OK);
@@ -804,6 +845,8 @@ int main(void) {
         cmocka_unit_test(evaluation_covers_the_held_out_part),
         cmocka_unit_test(short_texts_name_need_and_have),
         cmocka_unit_test(runs_read_back),
+        cmocka_unit_test(tokenizers_have_the_characters_of_gpt2),
+        cmocka_unit_test(an_optimizer_goes_on_with_its_own_step),
         cmocka_unit_test(the_same_state_gives_the_same_file),
         cmocka_unit_test(a_run_loads_from_every_stage_of_a_save),
         cmocka_unit_test(a_first_save_that_was_cut_off_is_no_run),

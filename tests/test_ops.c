@@ -1,7 +1,7 @@
 /* Every op of ops.def by its cases (cases.h): on the CPU against the double reference and finite differences, and with
    strided inputs; on each Vulkan device against the CPU; each twice, for the same bits; and everything that must be refused.
 
-       test_ops [OP...]
+       test_ops [OP or OP:PART OF A CASE'S NAME...]
 
    HEKLA_TEST_DEVICES chooses the devices, HEKLA_TEST_SEED other random inputs. The numbers printed are the largest errors
    as a share of what is allowed. */
@@ -195,21 +195,29 @@ static double seconds(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-static void check_op(struct state *s, const struct row *row) {
-    const double begin = seconds();
-    s->op = row->op;
-    s->largest_reference = s->largest_strided = s->largest_device = 0;
-    for (int i = 0; i < row->cases->n_cases; i++) check_case(s, &row->cases->cases[i]);
-    for (int i = 0; s->check_cpu && i < row->cases->n_refusals; i++) check_refusal(s, &row->cases->refusals[i]);
-    printf("%-24s %3d cases   reference %.3f   strided %.3f   devices %.3f   %6.1f s\n", row->op,
-           row->cases->n_cases, s->largest_reference, s->largest_strided, s->largest_device, seconds() - begin);
-    fflush(stdout);
+/* An argument is an op, or OP:TEXT: those of its cases that have the text in their name. */
+static bool is_wanted(const char *op, const char *name, int argc, char **argv) {
+    bool wanted = argc < 2;
+    for (int i = 1; i < argc && !wanted; i++) {
+        const size_t length = strcspn(argv[i], ":");
+        const char *text = argv[i][length] && name ? argv[i] + length + 1 : "";
+        wanted = strlen(op) == length && !strncmp(argv[i], op, length) && (!name || strstr(name, text));
+    }
+    return wanted;
 }
 
-static bool is_wanted(const char *op, int argc, char **argv) {
-    bool wanted = argc < 2;
-    for (int i = 1; i < argc && !wanted; i++) wanted = !strcmp(argv[i], op);
-    return wanted;
+static void check_op(struct state *s, const struct row *row, int argc, char **argv) {
+    const double begin = seconds();
+    const int before = s->cases;
+    s->op = row->op;
+    s->largest_reference = s->largest_strided = s->largest_device = 0;
+    for (int i = 0; i < row->cases->n_cases; i++)
+        if (is_wanted(row->op, row->cases->cases[i].name, argc, argv)) check_case(s, &row->cases->cases[i]);
+    for (int i = 0; s->check_cpu && i < row->cases->n_refusals; i++)
+        if (is_wanted(row->op, row->cases->refusals[i].name, argc, argv)) check_refusal(s, &row->cases->refusals[i]);
+    printf("%-24s %3d cases   reference %.3f   strided %.3f   devices %.3f   %6.1f s\n", row->op,
+           s->cases - before, s->largest_reference, s->largest_strided, s->largest_device, seconds() - begin);
+    fflush(stdout);
 }
 
 int main(int argc, char **argv) {
@@ -226,7 +234,7 @@ int main(int argc, char **argv) {
     s.check_cpu = s.cpu != NULL;
     if (!s.cpu) s.cpu = own_cpu = test_device_open("cpu");
     for (int i = 0; i < COUNT(rows); i++)
-        if (is_wanted(rows[i].op, argc, argv)) check_op(&s, &rows[i]);
+        if (is_wanted(rows[i].op, NULL, argc, argv)) check_op(&s, &rows[i], argc, argv);
     printf("%d cases, %d gradients by finite differences (rounding hides %d more), %d failures; devices:", s.cases,
            s.differences, s.undecided, s.failures);
     for (int i = 0; i < s.n_devices; i++) printf(" %s%s", test_device_name(s.devices[i]), i + 1 < s.n_devices ? "," : "\n");

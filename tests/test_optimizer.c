@@ -97,7 +97,9 @@ static struct slabs make_slabs(struct hk_device *device, const struct rule *r) {
                       r->moments > 1 ? tensor(device, N) : NULL, tensor(device, HK_HYPER_COUNT), NULL};
     struct hk_graph *graph = hk_graph_create();
     struct hk_value *norm = r->clip > 0 ? hk_global_norm(graph, &s.g, 1) : NULL;
-    hk_optimizer_update(r->kind, s.x, s.g, s.m, s.v, hk_leaf(graph, s.hyper), norm, DECAYED);
+    const struct hk_optimizer_slab slab = {
+        .parameters = s.x, .gradients = s.g, .moment1 = s.m, .moment2 = s.v, .decayed = DECAYED};
+    hk_optimizer_update(r->kind, &slab, hk_leaf(graph, s.hyper), norm);
     s.program = hk_compile(device, graph, NULL);
     if (!s.program) fail_msg("%s", hk_error_message());
     hk_graph_destroy(&graph);
@@ -222,7 +224,9 @@ static void refuse_update(struct hk_device *device, int64_t gradients, int64_t h
     struct hk_tensor *x = tensor(device, 8), *g = tensor(device, gradients), *m = tensor(device, 8), *v = tensor(device, 8),
                      *h = tensor(device, hyper);
     struct hk_graph *graph = hk_graph_create();
-    hk_optimizer_update(HK_ADAMW, x, g, m, v, hk_leaf(graph, h), NULL, decayed);
+    const struct hk_optimizer_slab slab = {
+        .parameters = x, .gradients = g, .moment1 = m, .moment2 = v, .decayed = decayed};
+    hk_optimizer_update(HK_ADAMW, &slab, hk_leaf(graph, h), NULL);
     assert_null(hk_compile(device, graph, NULL));
     if (!strstr(hk_error_message(), message)) fail_msg("\"%s\" is not in \"%s\"", message, hk_error_message());
     hk_graph_destroy(&graph);
@@ -233,8 +237,8 @@ static void wrong_operands_are_refused(void **unused) {
     (void)unused;
     struct hk_device *device = hk_device_open(&(struct hk_device_params){.name = "cpu"});
     assert_non_null(device);
-    refuse_update(device, 7, HK_HYPER_COUNT, 0, "optimizer_update: parameters are [8], but gradients or a moment are [7]");
-    refuse_update(device, 8, 3, 0, "optimizer_update: hyper must be [8], it is [3]");
+    refuse_update(device, 7, HK_HYPER_COUNT, 0, "optimizer_update: parameters are [8], but gradients, a moment or the copy are [7]");
+    refuse_update(device, 8, 3, 0, "optimizer_update: hyper must be [10], it is [3]");
     refuse_update(device, 8, HK_HYPER_COUNT, 9, "optimizer_update: 9 elements decay, but there are 8");
     hk_device_destroy(&device);
 }

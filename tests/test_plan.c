@@ -268,6 +268,8 @@ int main(void) {
         cmocka_unit_test(test_what_is_read_in_another_order_is_not_overwritten),
     };
     n_devices = test_devices_open(devices);
-    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = cmocka_run_group_tests_name("plan", tests, NULL, NULL);
+    for (int i = 0; i < n_devices; i++) ((struct hk_device_base *)devices[i])->fusing = HK_FUSE_NOTHING;
+    failed |= cmocka_run_group_tests_name("plan, each op by itself", tests, NULL, NULL);
     return failed || !test_devices_close(devices, n_devices);
 }

@@ -1,7 +1,9 @@
 /* Training steps of the models that `hekla bench` measures: after the first, a step allocates nothing, writes no
    descriptor and makes no pipeline; nothing ever runs on another device; and the same seed gives the same bits.
 
-       test_steady MODEL... */
+       test_steady MODEL...
+
+   MODEL-bf16 and MODEL-f16 are trained in mixed precision. */
 #include "support.h"
 #include <math.h>
 #include <stdarg.h>
@@ -48,7 +50,11 @@ static bool take_steps(struct hk_trainer *trainer, const int32_t *tokens, int fi
 
 static struct hk_trainer_params settings(const char *model, int64_t *rows) {
     struct hk_trainer_params how = {.optimizer = {.kind = HK_ADAMW, .weight_decay = 0.1f, .clip = 1}, .seed = 5};
-    if (hk_model_preset(model, &how.model, &how.batch)) {
+    const char *bf16 = strstr(model, "-bf16"), *f16 = strstr(model, "-f16"), *end = bf16 ? bf16 : f16;
+    char name[32];
+    how.precision = bf16 ? HK_BF16 : f16 ? HK_F16 : HK_F32;
+    snprintf(name, sizeof name, "%.*s", end ? (int)(end - model) : (int)sizeof name - 1, model);
+    if (hk_model_preset(name, &how.model, &how.batch)) {
         fprintf(stderr, "%s: %s\n", model, hk_error_message());
         exit(1);
     }

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "backend.h" /* to make a device whose buffers are small */
@@ -131,8 +132,8 @@ static void two_half_batches_are_one_batch(void **state) {
     for_all(check_accumulation);
 }
 
-/* A gradient is added to the others as soon as it is there, and lives no longer. Few tokens through wide layers, so that
-   the gradients would outweigh the rest. */
+/* A gradient is added to the others as soon as it is there, and lives no longer. Few tokens through wide layers, so
+   that the gradients would outweigh the rest. */
 static void check_accumulation_memory(struct hk_device *device, const struct hk_model_config *model) {
     struct hk_trainer_params how = settings(model);
     how.model.width = 256, how.model.layers = 6;
@@ -233,6 +234,12 @@ static void check_dropout(struct hk_device *device, const struct hk_model_config
     }
     for (int i = 0; i < 2; i++) assert_int_equal(hk_trainer_evaluate(trainer, tokens, &evaluated[i]), HK_OK);
     assert_true(losses[0] != losses[1] && losses[1] != losses[2]);
+    assert_true(evaluated[0] == evaluated[1]);
+    hk_trainer_destroy(&trainer);
+
+    struct hk_trainer_params without = settings(model); /* the same weights */
+    trainer = make_trainer(device, &without);
+    assert_int_equal(hk_trainer_evaluate(trainer, tokens, &evaluated[1]), HK_OK);
     assert_true(evaluated[0] == evaluated[1]);
     hk_trainer_destroy(&trainer);
 

@@ -83,9 +83,14 @@ static void make_step(struct run *run, struct hk_device *device) {
     hk_graph_destroy(&graph);
 }
 
-static void start(struct run *run, struct hk_device *device, const struct family *f) {
-    const struct hk_optimizer_params how = {
-        .kind = HK_ADAMW, .beta1 = 0.9f, .beta2 = 0.95f, .epsilon = 1e-8f, .weight_decay = 0.1f, .clip = 1};
+static void start(struct run *run, struct hk_device *device, const struct family *f, enum hk_dtype precision) {
+    const struct hk_optimizer_params how = {.kind = HK_ADAMW,
+                                            .beta1 = 0.9f,
+                                            .beta2 = 0.95f,
+                                            .epsilon = 1e-8f,
+                                            .weight_decay = 0.1f,
+                                            .clip = 1,
+                                            .loss_scale = precision == HK_F16 ? 65536 : 0};
     *run = (struct run){.family = f, .truth = open_truth(f->file)};
     run->params = hk_params_create(device);
     assert_int_equal(hk_model_declare(run->params, &f->config), HK_OK);
@@ -94,6 +99,7 @@ static void start(struct run *run, struct hk_device *device, const struct family
         const struct hk_safetensors_entry *before = find(run, "before.", hk_params_name(run->params, i));
         assert_int_equal(hk_tensor_write(hk_params_tensor(run->params, i), before->data, before->bytes), HK_OK);
     }
+    assert_int_equal(hk_params_set_precision(run->params, precision), HK_OK);
     run->optimizer = hk_optimizer_create(run->params, &how);
     run->input = hk_tensor_create(device, HK_I32, HK_SHAPE(f->batch, f->length));
     run->target = hk_tensor_create(device, HK_I32, HK_SHAPE(f->batch, f->length));
@@ -189,7 +195,7 @@ static double relative(struct hk_tensor *tensor, const struct hk_safetensors_ent
 static void compare(struct hk_device *device, const struct family *family) {
     struct run run;
     double loss = 0, norm = 0;
-    start(&run, device, family);
+    start(&run, device, family, HK_F32);
     print_message("  %s on %s\n", family->name, test_device_name(device));
     for (int step = 0; step < STEPS; step++) {
         train(&run, step);
@@ -210,6 +216,32 @@ static void trains_as_pytorch_does(void **state) {
     for (int d = 0; d < n_devices; d++) compare(devices[d], *state);
 }
 
+/* Mixed precision: the losses are those of f32 to 2 %, but what was multiplied had 8 or 11 bits, which the logits show. */
+static void compare_mixed(struct hk_device *device, const struct family *family, enum hk_dtype precision) {
+    struct run run;
+    double loss = 0;
+    start(&run, device, family, precision);
+    print_message("  %s in %s on %s\n", family->name, hk_dtype_name(precision), test_device_name(device));
+    for (int step = 0; step < STEPS; step++) {
+        train(&run, step);
+        if (step == 0) {
+            const double error = error_of(run.logits, find(&run, "logits", ""));
+            check("logits", error, precision == HK_BF16 ? 2e-2 : 2e-3);
+            assert_true(error > (precision == HK_BF16 ? 2e-4 : 2e-5));
+        }
+        loss = fmax(loss, relative(run.loss, find(&run, "losses", ""), step));
+    }
+    check("ten losses", loss, 2e-2);
+    stop(&run);
+}
+
+static void trains_in_16_bits_as_in_32(void **state) {
+    for (int d = 0; d < n_devices; d++) {
+        compare_mixed(devices[d], *state, HK_BF16);
+        compare_mixed(devices[d], *state, HK_F16);
+    }
+}
+
 static int open_devices(void **state) {
     (void)state;
     n_devices = test_devices_open(devices);
@@ -225,6 +257,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         {"gpt2_trains_as_pytorch_does", trains_as_pytorch_does, NULL, NULL, (void *)&families[0]},
         {"llama_trains_as_pytorch_does", trains_as_pytorch_does, NULL, NULL, (void *)&families[1]},
+        {"gpt2_trains_in_16_bits_as_in_32", trains_in_16_bits_as_in_32, NULL, NULL, (void *)&families[0]},
+        {"llama_trains_in_16_bits_as_in_32", trains_in_16_bits_as_in_32, NULL, NULL, (void *)&families[1]},
     };
     return cmocka_run_group_tests(tests, open_devices, close_devices);
 }

@@ -43,10 +43,16 @@ HK_API hk_status hk_device_list(struct hk_device_info *infos, int capacity, int 
 struct hk_device_params {
     const char *name;       /* "cpu", "vulkan", "vulkan:N", "vulkan:TEXT" (part of a name, any case), "auto" or NULL: the
                                GPU where a quick measurement, made once and cached, finds it faster than the CPU */
-    int threads;            /* of the CPU device; 0: one per processor */
+    int threads;            /* of the CPU device; 0: one per processor. (On Intel processors with AMX, opening it asks the
+                               system for tiles for the process, whose alternate signal stacks must then hold 11 KiB
+                               more; HEKLA_ISA=avx512 in the environment asks for none.) */
     const char *cache_dir;  /* pipelines and measurements; NULL: "hekla" in the user's cache folder; "": no cache */
     uint64_t memory_limit;  /* bytes a program and all tensors may take together; 0: what the device has */
     bool profile;           /* time every dispatch; see hk_device_write_trace */
+    double tune;            /* seconds that all hk_compile on the device together may spend on measuring kernels (see
+                               struct hk_tuning); 0: none */
+    const char *tuning;     /* the file that keeps what was measured; NULL: one in cache_dir, of this device and driver;
+                               "": none */
     bool validate;          /* load the Khronos validation layer with synchronization checks; its messages go to the log
                                and are counted in hk_stats. HK_ERROR_UNSUPPORTED where the layer is not installed */
 };
@@ -71,6 +77,7 @@ struct hk_stats {
     uint64_t peak_bytes;         /* the most that were held */
     uint64_t descriptor_writes;
     uint64_t pipelines;          /* created */
+    uint64_t measurements;       /* kernels that hk_compile measured (see struct hk_tuning) */
     uint64_t fallbacks;          /* ops of a program that ran on another device than the program's */
     uint64_t validation_messages;
 };
@@ -79,6 +86,36 @@ HK_API void hk_device_get_stats(struct hk_device *device, struct hk_stats *stats
 /* A short measurement (under a second): f32 multiply-adds of a 1024^3 (GPU) or 512^3 (CPU) matrix product in GFLOP/s, and
    the bytes a large copy reads and writes in GB/s. */
 HK_API hk_status hk_device_measure(struct hk_device *device, double *gflops, double *gbps);
+
+/* ---- Tuning ----
+
+   Of some work (a matrix product of certain sizes, attention of some shape) a GPU has several kernels. A rule of thumb
+   picks one, unless it was measured which is the fastest: by hk_compile, where the device was opened with tune, for the
+   work of that program that nobody has measured yet. It runs each kernel a few times on memory of its own, by the GPU's clock,
+   keeps the fastest where it gains at least 5 %, and begins no other kernel once the time is over: work whose kernels were not
+   all measured then keeps the standard one. Measuring that fails for want of memory, or because the driver does not compile
+   a kernel, leaves out that kernel; hk_compile fails only where the device is lost.
+
+   The file is JSON (src/graph/tuning.c describes it); it is read when the device is opened and replaced atomically after a
+   measurement, together with what other processes added since. It may be copied to any machine with the same GPU and driver. One
+   that is damaged or of another GPU or driver counts as empty, with a warning in the log; a device opens all the same. Where
+   such a file is the one that the caller named, it is left alone, and nothing is kept.
+
+   All kernels of one work give the same within rounding, not the same bits. So a program compiled with other measurements is
+   another program: the promise "same device, driver, program and seed, same bits" asks for the same file too. */
+#define HK_TUNING_WORK 160
+#define HK_TUNING_KERNEL 64
+struct hk_tuning {
+    char work[HK_TUNING_WORK];                                   /* "matmul f32 nt 768x512x384" */
+    char kernel[HK_TUNING_KERNEL], standard[HK_TUNING_KERNEL];   /* the one that is taken, and the one without measuring */
+    double seconds, standard_seconds; /* that they took (medians); 0: not measured yet, the time was over */
+    int kernels;                      /* that there were to choose from */
+    int uses;                         /* times that hk_compile asked, since the device was opened */
+};
+
+/* Fills up to capacity entries and sets *count to how many there are: those of the file, and (on a device opened with tune)
+   what hk_compile asked for and is not measured. None on the CPU. tunings may be NULL if capacity is 0. */
+HK_API hk_status hk_device_tunings(struct hk_device *device, struct hk_tuning *tunings, int capacity, int *count);
 
 /* Writes all that was timed so far as a trace for Perfetto or chrome://tracing. HK_ERROR_INVALID unless the device was
    opened with profile. */

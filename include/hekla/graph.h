@@ -126,12 +126,20 @@ HK_API struct hk_value *hk_concat(struct hk_value *const *values, int count, int
 HK_API struct hk_value *hk_pad(struct hk_value *x, const int64_t *before, const int64_t *after, float value);
 HK_API struct hk_value *hk_contiguous(struct hk_value *x); /* x itself where it is dense and row-major, else a copy */
 
-/* ---- Matrix products, f32 in and out, summed in f32 ---- */
+/* ---- Matrix products: of f32, f16 and bf16, summed in f32, f32 out (hk_cast narrows it) ----
+
+   Operands are of one dtype, or one of the two is f32. An f32 operand is never lowered: f32 x f16 (activations and the
+   weights of a decoder, say) widens the f16, which is exact, and multiplies in f32. Products of two f16 or two bf16 are
+   exact in f32; they are what matrix units take, which may add them in any order, and take what is below 2^-126 as 0.
+
+   Gradients: where both operands are 16-bit, the gradient that arrives is rounded to their dtype before it is multiplied
+   (Micikevicius et al., 2018: scale the loss where that is f16); else it stays f32. What comes out is f32, and goes on as
+   f32 through hk_cast, to f32 weights that were cast; hk_gradients gives a 16-bit value its gradient in its own dtype. */
 
 /* a [..., M, K], b [..., K, N] -> [..., M, N]; the leading dimensions broadcast. Transposed operands (hk_transpose, or any
    permutation that leaves one of the last two dimensions dense) are read in place. */
 HK_API struct hk_value *hk_matmul(struct hk_value *a, struct hk_value *b);
-/* x [..., K], weight [N, K], bias [N] or NULL -> x weight^T + bias [..., N] */
+/* x [..., K], weight [N, K], bias [N] (of any of the three dtypes) or NULL -> x weight^T + bias [..., N] */
 HK_API struct hk_value *hk_linear(struct hk_value *x, struct hk_value *weight, struct hk_value *bias);
 /* The same with weight [K, N], as GPT-2's checkpoints have it. */
 HK_API struct hk_value *hk_linear_kn(struct hk_value *x, struct hk_value *weight, struct hk_value *bias);
@@ -184,7 +192,8 @@ struct hk_attention_params {
     struct hk_value *position; /* i32 [1], read on the device: only the first position + T keys exist (a KV cache whose
                                   memory has room for S); NULL: all S. No gradient with it. */
 };
-/* q [B, H, T, D], k and v [B, Hkv, S, D], H a multiple of Hkv (grouped queries), D <= 256 -> [B, H, T, D]. One fused op,
+/* q [B, H, T, D], k and v [B, Hkv, S, D], H a multiple of Hkv (grouped queries), D <= 256 -> [B, H, T, D], all of them
+   f32: unlike hk_matmul it takes no 16-bit operands, and its products use no cooperative matrices. One fused op,
    forward and backward, in memory linear in T and S (Dao et al., 2022). Strided q, k, v whose D is dense are read in
    place; the result lies in memory as [B, T, H, D], so that merging the heads is a view. */
 HK_API struct hk_value *hk_attention(struct hk_value *q, struct hk_value *k, struct hk_value *v,
@@ -212,6 +221,8 @@ enum hk_hyper {
     HK_HYPER_BIAS1, /* 1 - beta1^t; SGD: 0 on the first step, else 1 */
     HK_HYPER_BIAS2, /* 1 - beta2^t */
     HK_HYPER_CLIP,  /* largest global norm of the gradient; 0: no limit */
+    HK_HYPER_UNSCALE, /* factor on the gradients: 1 / the loss's scale; 0: 1 */
+    HK_HYPER_SKIP,    /* 1: parameters and moments stay as they are */
     HK_HYPER_COUNT
 };
 
@@ -222,18 +233,44 @@ enum hk_optimizer_kind {
     HK_ADAMW  /* Loshchilov and Hutter, 2017 */
 };
 
-/* One step over a slab of parameters, all f32 tensors of one size, moments as the kind needs them (NULL otherwise). The
-   first decayed elements take weight decay, the rest do not. norm f32 [1] is the gradient's global norm for clipping, as
-   torch.nn.utils.clip_grad_norm_ does it (the factor is min(1, clip / (norm + 1e-6))); NULL: no clipping. */
-HK_API void hk_optimizer_update(enum hk_optimizer_kind kind, struct hk_tensor *parameters, struct hk_tensor *gradients,
-                                struct hk_tensor *moment1, struct hk_tensor *moment2, struct hk_value *hyper,
-                                struct hk_value *norm, int64_t decayed);
+/* Tensors of one size, f32 but for the copy. */
+struct hk_optimizer_slab {
+    struct hk_tensor *parameters, *gradients;
+    struct hk_tensor *moment1, *moment2; /* as the kind needs them, NULL otherwise; SGD without moment1 has no momentum */
+    struct hk_tensor *copy; /* f16 or bf16: the parameters after the step, rounded; NULL: none. A step that is
+                               skipped need not write it */
+    int64_t decayed;        /* the first so many elements take weight decay, the rest do not */
+};
+
+/* One step over a slab. norm f32 [1] is the gradient's global norm for clipping, as torch.nn.utils.clip_grad_norm_ does it
+   (the factor is min(1, clip / (norm + 1e-6))); NULL: no clipping. */
+HK_API void hk_optimizer_update(enum hk_optimizer_kind kind, const struct hk_optimizer_slab *slab, struct hk_value *hyper,
+                                struct hk_value *norm);
+
+/* Dynamic loss scaling (Micikevicius et al., 2018, as torch.amp.GradScaler does it), all of it on the device: what a
+   tensor f32 [HK_SCALING_COUNT] holds. */
+enum hk_scaling {
+    HK_SCALING_SCALE,   /* what the loss is multiplied by: a power of two that divides out again without rounding */
+    HK_SCALING_GOOD,    /* steps since it changed */
+    HK_SCALING_UPDATES, /* steps that were taken ... */
+    HK_SCALING_SKIPPED, /* ... and those that were not */
+    HK_SCALING_POWER1,  /* beta1^updates, for Adam's bias correction; 1 at first */
+    HK_SCALING_POWER2,
+    HK_SCALING_COUNT
+};
+
+/* Of norm, f32 [1], the global norm of the gradients of loss * scale, makes what hk_optimizer_update takes: hyper with
+   UNSCALE, SKIP, BIAS1 and BIAS2 set, and in *unscaled (may be NULL) the norm / scale. Where the norm is infinite or NaN,
+   SKIP is set and the scale is halved, else the step counts, and after grow_after of them (1 to 2^24) in a row the scale
+   is doubled; it stays between 2^-24 and 2^40. kind says what BIAS1 is. Changes the tensor, at this place in the program. */
+HK_API struct hk_value *hk_loss_scale(enum hk_optimizer_kind kind, struct hk_tensor *scaling, struct hk_value *hyper,
+                                      struct hk_value *norm, int64_t grow_after, struct hk_value **unscaled);
 
 /* ---- Gradients ---- */
 
-/* Adds the ops that compute d loss / d wrt[i] for a scalar f32 loss; grads[i] is NULL only if the graph is wrong, and
-   zero where loss does not depend on wrt[i]. The ops read tensors where they are added: HK_ERROR_INVALID where one of them
-   needs a tensor that an op since has changed. */
+/* Adds the ops that compute d loss / d wrt[i], in wrt[i]'s dtype, for a scalar f32 loss; grads[i] is NULL only if the
+   graph is wrong, and zero where loss does not depend on wrt[i]. The ops read tensors where they are added:
+   HK_ERROR_INVALID where one of them needs a tensor that an op since has changed. */
 HK_API hk_status hk_gradients(struct hk_value *loss, struct hk_value *const *wrt, int count, struct hk_value **grads);
 
 /* Ends a segment of the graph for gradient checkpointing (Chen et al., 2016): of the ops between two marks, only the
@@ -243,11 +280,17 @@ HK_API struct hk_value *hk_checkpoint(struct hk_value *value);
 /* A value that the backward pass does not go through. */
 HK_API struct hk_value *hk_stop_gradient(struct hk_value *x);
 
+/* What `stand_in` holds, of x's shape and any of f32, f16 and bf16, with a gradient that goes to x as if it were x (and
+   none to stand_in): the straight-through estimator (Bengio et al., 2013). A view: nothing is computed. */
+HK_API struct hk_value *hk_straight_through(struct hk_value *x, struct hk_value *stand_in);
+
 /* ---- Programs ---- */
 
 struct hk_compile_params {
     const char *name;      /* shows in messages and traces */
     uint64_t memory_limit; /* bytes that this program's arena may take; 0: what the device has left */
+    struct hk_program *share; /* of the same device: both use its arena, as far as it is large enough, which costs no time,
+                                 as a device runs one program after the other. It may be destroyed first. NULL: none */
 };
 
 /* Removes what nothing needs, plans memory, chooses kernels and records them. The graph is not changed and may be destroyed
@@ -266,7 +309,8 @@ struct hk_program_info {
     uint64_t peak_bytes;   /* both */
     uint64_t value_bytes;  /* what the arena would be if no memory were used twice */
     double flops, bytes;   /* of one run: arithmetic, and memory read and written if each op touched each operand once */
-    int ops;               /* after removal */
+    int ops;               /* after removal, those that share a kernel counted as one */
+    int fused;             /* ops less by that: elementwise ones that run in the kernel of another */
     int dispatches, barriers, submits; /* recorded; on the CPU dispatches = ops */
 };
 HK_API const struct hk_program_info *hk_program_get_info(const struct hk_program *program);

@@ -61,9 +61,32 @@ HK_API int64_t hk_params_slab_decayed(const struct hk_params *params, int slab);
    and stays so). */
 HK_API int hk_params_place(const struct hk_params *params, int i, int64_t *first_element);
 
+/* ---- Mixed precision (Micikevicius et al., 2018) ----
+
+   A set's precision is the dtype that linear layers and models built on it multiply in: HK_F32 unless HK_BF16 or HK_F16
+   is asked for. These multiply by a 16-bit copy of the parameters, and by activations that are rounded to the same dtype
+   where they come to a product; products are summed in f32 (hk_matmul). Everything else is f32 as before: norms, softmax
+   and attention, losses, the residual stream, gradients, the optimizer, and the parameters that are trained and saved. */
+
+/* Makes copies of the slabs in the dtype, and fills them. After hk_params_allocate and before any graph uses the set (the
+   updates of earlier graphs do not refresh the copies); a set's precision is chosen once.
+   HK_ERROR_INVALID for a dtype that is none of the three. */
+HK_API hk_status hk_params_set_precision(struct hk_params *params, enum hk_dtype dtype);
+HK_API enum hk_dtype hk_params_precision(const struct hk_params *params); /* of NULL: f32 */
+HK_API struct hk_tensor *hk_params_copy_slab(struct hk_params *params, int slab); /* NULL where the precision is f32 */
+
+/* The copies become what the parameters are: now, or at this place in a graph's program. Optimizers' updates and
+   hk_run_load do it; who writes to the parameters, does it too. Nothing where the precision is f32. */
+HK_API hk_status hk_params_refresh(struct hk_params *params);
+HK_API hk_status hk_params_refresh_in(struct hk_params *params, struct hk_graph *graph);
+
+/* As hk_params_use, for a product: the parameter's copy in the set's precision, whose gradient is the parameter's. */
+HK_API struct hk_value *hk_params_use_factor(struct hk_params *params, struct hk_graph *graph, const char *name);
+
 /* ---- Layers: x_declare names the parameters, x_apply uses them; "prefix.weight", "prefix.bias" ---- */
 
-/* weight [out, in] and bias [out], uniform from -1 / sqrt(in) to 1 / sqrt(in); x [..., in] -> [..., out] */
+/* weight [out, in] and bias [out], uniform from -1 / sqrt(in) to 1 / sqrt(in); x [..., in] -> [..., out], f32, in the
+   set's precision */
 HK_API hk_status hk_linear_declare(struct hk_params *params, const char *prefix, int64_t in, int64_t out, bool bias);
 HK_API struct hk_value *hk_linear_apply(struct hk_params *params, const char *prefix, struct hk_value *x);
 /* weight [width], one; bias [width], zero; x [..., width] */
@@ -87,8 +110,14 @@ struct hk_optimizer_params {
     float epsilon;      /* 0: 1e-8 */
     float weight_decay; /* of parameters of rank 2 and more */
     float clip;         /* largest global norm of the gradient; 0: no clipping */
+    float loss_scale;   /* 0: none. Else dynamic loss scaling (hk_loss_scale) that begins with this, a power of two
+                           from 2^-24 to 2^40: gradients are of the loss times the scale, and a step whose gradients are
+                           not finite is skipped: only the scale and hk_optimizer_step change. For f16, whose least
+                           number is 6e-8; 65536 is a usual beginning. */
+    int64_t scale_growth; /* good steps in a row after which the scale doubles; 0: 2000 */
 };
-/* Keeps params and must be destroyed first. The moments are zero, in slabs laid out as the parameters'. how may be
+/* Keeps params and must be destroyed first. Where params are of mixed precision, updates refresh the copies. The gradients
+   held in params are of the scaled loss, where it is scaled. The moments are zero, in slabs laid out as the parameters'. how may be
    NULL: plain SGD. */
 HK_API struct hk_optimizer *hk_optimizer_create(struct hk_params *params, const struct hk_optimizer_params *how);
 HK_API void hk_optimizer_destroy(struct hk_optimizer **optimizer);
@@ -108,7 +137,10 @@ HK_API hk_status hk_optimizer_update_graph(struct hk_optimizer *optimizer, struc
 HK_API hk_status hk_optimizer_advance(struct hk_optimizer *optimizer, float lr);
 HK_API int64_t hk_optimizer_step(const struct hk_optimizer *optimizer);
 HK_API void hk_optimizer_set_step(struct hk_optimizer *optimizer, int64_t step); /* on resuming */
-HK_API struct hk_tensor *hk_optimizer_norm(struct hk_optimizer *optimizer);      /* f32 [1]: the norm before clipping */
+/* f32 [1]: the norm before clipping, of the gradients of the loss itself; not finite where the step was skipped */
+HK_API struct hk_tensor *hk_optimizer_norm(struct hk_optimizer *optimizer);
+/* f32 [HK_SCALING_COUNT], enum hk_scaling, to look at, and to save and load; NULL without loss scaling. */
+HK_API struct hk_tensor *hk_optimizer_scaling(struct hk_optimizer *optimizer);
 /* Moment m (0 or 1) of a slab, NULL where the kind has none: to save and load. */
 HK_API struct hk_tensor *hk_optimizer_moment(struct hk_optimizer *optimizer, int m, int slab);
 
@@ -152,7 +184,7 @@ struct hk_model_inputs {
        reads all that were (no gradient). NULL: none. */
     struct hk_tensor *const *keys, *const *values;
 };
-/* tokens i32 [B, T] -> logits f32 [B, T, vocab]. inputs may be NULL. */
+/* tokens i32 [B, T] -> logits f32 [B, T, vocab], in the set's precision. inputs may be NULL. */
 HK_API struct hk_value *hk_model_logits(struct hk_params *params, const struct hk_model_config *config,
                                         struct hk_value *tokens, const struct hk_model_inputs *inputs);
 
@@ -171,6 +203,7 @@ struct hk_trainer_params {
     int64_t accumulate;    /* batches per step; 0: 1 */
     uint64_t seed;
     bool checkpoint;
+    enum hk_dtype precision; /* HK_F32, HK_BF16 or HK_F16; with f16 the optimizer's loss_scale 0 is 65536 */
 };
 /* Declares, allocates and initializes the model, and compiles the programs that train and evaluate it. To resume, load
    into hk_trainer_model and hk_trainer_optimizer before the first step: what a step draws follows from the seed and the
@@ -179,7 +212,8 @@ HK_API struct hk_trainer *hk_trainer_create(struct hk_device *device, const stru
 HK_API void hk_trainer_destroy(struct hk_trainer **trainer);
 
 /* One step. tokens: accumulate * batch * (length + 1) of them; each row's first length are the input, its last length
-   the targets. Does not wait for the device. */
+   the targets. Does not wait for the device. After a failure here or in hk_trainer_result the step may have been taken in
+   part: load the last checkpoint before going on. */
 HK_API hk_status hk_trainer_step(struct hk_trainer *trainer, const int32_t *tokens, float lr);
 /* Loss (mean over the step) and gradient norm (before clipping) of the last step; waits for it. Either may be NULL. */
 HK_API hk_status hk_trainer_result(struct hk_trainer *trainer, float *loss, float *norm);
@@ -205,8 +239,9 @@ struct hk_sampling {
 HK_API int32_t hk_sample(const float *logits, int64_t vocab, const struct hk_sampling *sampling, uint64_t position);
 
 struct hk_generator;
-/* With a KV cache, batch 1. Keeps params, whose values may change between feeds (what is cached stays as it was). One
-   thread at a time. */
+/* With a KV cache, batch 1, in the set's precision: with 16-bit weights a token reads half the bytes. Keeps params, whose
+   values may change between feeds (what is cached stays as it was; hk_params_refresh as for training). One thread at a
+   time. */
 HK_API struct hk_generator *hk_generator_create(struct hk_device *device, struct hk_params *params,
                                                 const struct hk_model_config *config);
 HK_API void hk_generator_destroy(struct hk_generator **generator);

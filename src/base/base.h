@@ -38,14 +38,19 @@ static inline float hk_unit_float(uint32_t bits) { return (float)(bits >> 8) * (
 
 uint64_t hk_hash(const void *data, size_t bytes, uint64_t seed); /* FNV-1a; seed 0 to begin */
 
+/* The environment has NAME=1. */
+bool hk_environment_flag(const char *name);
+
 /* Wall clock for durations, in seconds. */
 double hk_seconds(void);
 
 /* Whole files. read: the caller frees *data; a terminating 0 follows the data. write: to path.part, synced, renamed. */
 hk_status hk_file_read(const char *path, char **data, size_t *bytes);
 hk_status hk_file_write(const char *path, const void *data, size_t bytes);
-/* Makes the folder and its parents. */
+/* Makes the folder and its parents, durably. */
 hk_status hk_folder_make(const char *path);
+/* Makes the names in a folder durable: after it, renames, new and removed files outlive a power cut. */
+hk_status hk_folder_sync(const char *path);
 /* dir (or the user's cache folder + "hekla" where NULL) made if need be; false where there is none or dir is "". */
 bool hk_cache_folder(const char *dir, char *path, size_t bytes);
 

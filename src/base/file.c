@@ -69,21 +69,44 @@ hk_status hk_file_write(const char *path, const void *data, size_t bytes) {
     return HK_ERROR_IO;
 }
 
+hk_status hk_folder_sync(const char *path) {
+    const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    /* some file systems cannot sync a folder; one that may be written to but not read cannot be opened */
+    const bool ok = fd >= 0 ? fsync(fd) == 0 || errno == EINVAL : errno == EACCES;
+    if (!ok) hk_fail(HK_ERROR_IO, "cannot sync %s: %s", path, strerror(errno));
+    if (fd >= 0) close(fd);
+    return ok ? HK_OK : HK_ERROR_IO;
+}
+
+/* The name of a new folder lies in its parent. */
+static hk_status sync_parent(const char *path) {
+    char parent[4096];
+    const char *end = strrchr(path, '/');
+    const int length = end ? (int)HK_MAX(end - path, 1) : 0;
+    snprintf(parent, sizeof parent, "%.*s", length, path);
+    return hk_folder_sync(length ? parent : ".");
+}
+
+static hk_status make_one(const char *path) {
+    struct stat info;
+    if (mkdir(path, 0755) == 0) return sync_parent(path);
+    const int error = errno;
+    if (error == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return HK_OK;
+    return hk_fail(HK_ERROR_IO, "cannot make folder %s: %s", path, strerror(error));
+}
+
 hk_status hk_folder_make(const char *path) {
     char name[4096];
     if ((size_t)snprintf(name, sizeof name, "%s", path) >= sizeof name)
         return hk_fail(HK_ERROR_IO, "cannot make folder %.64s...: the name is too long", path);
-    for (char *p = name + 1; *p; p++) {
+    for (char *p = name + 1; *name && *p; p++) {
         if (*p != '/') continue;
         *p = 0;
-        if (mkdir(name, 0755) && errno != EEXIST) goto fail;
+        const hk_status status = make_one(name);
+        if (status != HK_OK) return status;
         *p = '/';
     }
-    if (mkdir(name, 0755) == 0) return HK_OK;
-    struct stat info;
-    if (errno == EEXIST && stat(name, &info) == 0 && S_ISDIR(info.st_mode)) return HK_OK;
-fail:
-    return hk_fail(HK_ERROR_IO, "cannot make folder %s: %s", path, strerror(errno));
+    return make_one(name);
 }
 
 bool hk_cache_folder(const char *dir, char *path, size_t bytes) {

@@ -2,6 +2,8 @@
 #include "base/base.h"
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 struct error {
@@ -60,6 +62,11 @@ void hk_remark(enum hk_log_level level, const char *format, ...) {
 }
 
 const char *hk_version(void) { return HK_VERSION; }
+
+bool hk_environment_flag(const char *name) {
+    const char *text = getenv(name);
+    return text && !strcmp(text, "1");
+}
 
 double hk_seconds(void) {
     struct timespec t;

@@ -14,6 +14,7 @@ int command_train(int argc, char **argv);
 int command_generate(int argc, char **argv);
 int command_eval(int argc, char **argv);
 int command_bench(int argc, char **argv);
+int command_tune(int argc, char **argv);
 
 /* ---- Options: one table parses and explains them ---- */
 
@@ -54,8 +55,17 @@ bool options_given(const struct command_line *line, const char *name);
         .name = "profile", .kind = OPTION_TEXT, .value = (variable), .argument = "FILE",                               \
         .help = "write a trace that Perfetto and chrome://tracing open"                                                \
     }
+#define OPTION_PRECISION(variable)                                                                                     \
+    {                                                                                                                  \
+        .name = "precision", .kind = OPTION_TEXT, .value = (variable), .argument = "NAME",                             \
+        .help = "what matrices are multiplied in: f32, bf16 or f16 (default f32)"                                      \
+    }
 #define OPTION_JSON(variable)                                                                                          \
     { .name = "json", .kind = OPTION_FLAG, .value = (variable), .help = "print JSON" }
+
+/* The dtype that --precision names; -1: none. fail_precision says so. */
+int precision_of(const char *name);
+int fail_precision(const char *command, const char *name);
 
 /* ---- Messages: "hekla: ..." on stderr. They return the exit status. ---- */
 
@@ -77,6 +87,7 @@ bool output_ok(void); /* flushes stdout; false, and says so, where that fails */
 
 /* Opens the device and says which one it is. NULL: the message was printed. */
 struct hk_device *open_device(const char *name, bool profile);
+struct hk_device *open_device_as(const struct hk_device_params *params);
 /* Writes the trace where a file was asked for. */
 int write_profile(struct hk_device *device, const char *path);
 

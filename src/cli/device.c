@@ -4,9 +4,8 @@
 #include <stdio.h>
 #include <string.h>
 
-struct hk_device *open_device(const char *name, bool profile) {
-    const struct hk_device_params params = {.name = name, .profile = profile};
-    struct hk_device *device = hk_device_open(&params);
+struct hk_device *open_device_as(const struct hk_device_params *params) {
+    struct hk_device *device = hk_device_open(params);
     if (!device) {
         fail_library();
         return NULL;
@@ -15,6 +14,10 @@ struct hk_device *open_device(const char *name, bool profile) {
     if (info->kind == HK_DEVICE_CPU) note("device cpu: %s, %s, %d threads", info->name, info->driver, info->threads);
     else note("device vulkan:%d: %s, %s", info->index, info->name, info->driver);
     return device;
+}
+
+struct hk_device *open_device(const char *name, bool profile) {
+    return open_device_as(&(struct hk_device_params){.name = name, .profile = profile});
 }
 
 int write_profile(struct hk_device *device, const char *path) {

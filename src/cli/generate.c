@@ -5,7 +5,7 @@
 #include <string.h>
 
 struct generate_options {
-    const char *folder, *prompt, *device;
+    const char *folder, *prompt, *precision, *device;
     int64_t tokens, top_k, seed;
     double temperature, top_p;
 };
@@ -44,6 +44,7 @@ static int generate(const struct generate_options *o) {
     struct loaded_model model;
     int status = model_load(&model, o->folder, o->device);
     if (status != EXIT_OK) return status;
+    hk_params_set_precision(model.params, (enum hk_dtype)precision_of(o->precision)); /* a failure stays with them */
     struct hk_generator *generator = hk_generator_create(model.device, model.params, &model.config);
     status = generator ? write_text(generator, o) : fail_library();
     hk_generator_destroy(&generator);
@@ -52,7 +53,7 @@ static int generate(const struct generate_options *o) {
 }
 
 int command_generate(int argc, char **argv) {
-    struct generate_options o = {.prompt = "", .tokens = 500, .temperature = 0.8, .seed = 1};
+    struct generate_options o = {.prompt = "", .precision = "f32", .tokens = 500, .temperature = 0.8, .seed = 1};
     struct option_row rows[] = {
         {.name = "prompt",
          .kind = OPTION_TEXT,
@@ -90,6 +91,7 @@ int command_generate(int argc, char **argv) {
          .high = 9007199254740992.0,
          .argument = "N",
          .help = "another seed, another text (default 1)"},
+        OPTION_PRECISION(&o.precision),
         OPTION_DEVICE(&o.device),
     };
     const struct command_line line = {.command = "generate",
@@ -101,5 +103,6 @@ int command_generate(int argc, char **argv) {
                                       .operand_name = "DIR"};
     int status;
     if (!options_parse(&line, argc, argv, &status)) return status;
+    if (precision_of(o.precision) < 0) return fail_precision("generate", o.precision);
     return generate(&o);
 }

@@ -15,6 +15,7 @@ static const struct command commands[] = {
     {"generate", "write text with a trained model", command_generate},
     {"eval", "measure how well a trained model predicts a text", command_eval},
     {"bench", "time training steps and single ops", command_bench},
+    {"tune", "measure which kernels are the fastest here", command_tune},
 };
 
 static void print_help(FILE *out) {

@@ -113,3 +113,14 @@ bool options_given(const struct command_line *line, const char *name) {
     const struct option_row *row = options_find(line, name);
     return row && row->given;
 }
+
+int precision_of(const char *name) {
+    static const enum hk_dtype all[] = {HK_F32, HK_BF16, HK_F16};
+    for (int i = 0; i < COUNT_OF(all); i++)
+        if (!strcmp(name, hk_dtype_name(all[i]))) return (int)all[i];
+    return -1;
+}
+
+int fail_precision(const char *command, const char *name) {
+    return fail_usage(command, "--precision must be f32, bf16 or f16, not \"%s\"", name);
+}

@@ -8,18 +8,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 struct train_options {
-    const char *data, *out, *model, *schedule, *device, *profile;
+    const char *data, *out, *model, *schedule, *precision, *device, *profile;
     int64_t layers, heads, width, context, batch, accumulate, steps, warmup, seed, eval_every;
-    double minutes, lr, weight_decay, clip, dropout;
+    double minutes, lr, weight_decay, clip, dropout, tune;
     bool resume, json;
 };
 
 static const struct train_options defaults = {.out = "run",
                                               .model = "gpt",
                                               .schedule = "cosine",
+                                              .precision = "f32",
                                               .layers = 4,
                                               .heads = 4,
                                               .width = 128,
@@ -47,7 +49,7 @@ static const struct train_options defaults = {.out = "run",
 /* Also of a run that is resumed: their product with the size of a token is far from overflow. */
 enum { MOST_SEQUENCES = 65536, MOST_CONTEXT = 1 << 20 };
 
-#define N_ROWS 23
+#define N_ROWS 25
 static void make_rows(struct train_options *o, struct option_row rows[N_ROWS]) {
     const struct option_row made[N_ROWS] = {
         TEXT("data", data, "FILE", "the text to learn; its last tenth is held out for evaluation"),
@@ -61,18 +63,20 @@ static void make_rows(struct train_options *o, struct option_row rows[N_ROWS]) {
         WHOLE("accumulate", accumulate, 1, MOST_SEQUENCES, "batches in one step (default 1)"),
         WHOLE("steps", steps, 1, 1e12, "how many steps to train (default 5000)"),
         NUMBER("minutes", minutes, 1e6, "how long to train, instead of --steps"),
-        NUMBER("lr", lr, 1e30, "the highest learning rate (default 0.001); it falls to a tenth"),
+        NUMBER("lr", lr, 1e30, "the highest learning rate (default 0.001); it falls to 0"),
         WHOLE("warmup", warmup, 0, 1e12, "steps in which the learning rate rises (default 100, at most a tenth)"),
         TEXT("schedule", schedule, "KIND", "cosine, linear or constant (default cosine)"),
         NUMBER("weight-decay", weight_decay, 1000, "(default 0.1)"),
         NUMBER("clip", clip, 1e30, "the largest norm of a gradient; 0: any (default 1)"),
         NUMBER("dropout", dropout, 0.99, "(default 0)"),
+        OPTION_PRECISION(&o->precision),
         WHOLE("seed", seed, 0, 9007199254740992.0, "(default 1)"),
         WHOLE("eval-every", eval_every, 0, 1e12, "steps between evaluations; 0: only at the end (default 500)"),
         {.name = "resume",
          .kind = OPTION_FLAG,
          .value = &o->resume,
          .help = "go on with the run in --out; options are its own, --steps or --minutes may be new"},
+        NUMBER("tune", tune, 1e6, "first measure kernels for at most so many seconds (see hekla tune; default 0)"),
         OPTION_DEVICE(&o->device),
         OPTION_PROFILE(&o->profile),
         OPTION_JSON(&o->json),
@@ -98,6 +102,7 @@ static int check_usage(const struct command_line *line, const struct train_optio
         return fail_usage("train", "--model must be gpt or llama, not \"%s\"", o->model);
     if (schedule_kind(o->schedule) < 0)
         return fail_usage("train", "--schedule must be cosine, linear or constant, not \"%s\"", o->schedule);
+    if (precision_of(o->precision) < 0) return fail_precision("train", o->precision);
     return EXIT_OK;
 }
 
@@ -148,12 +153,14 @@ static void new_state(const struct train_options *o, const struct command_line *
                                    .length = o->context,
                                    .accumulate = o->accumulate,
                                    .evaluate_every = o->eval_every,
+                                   .precision = (enum hk_dtype)precision_of(o->precision),
                                    .optimizer = {.kind = HK_ADAMW,
                                                  .beta1 = 0.9f,
                                                  .beta2 = 0.99f,
                                                  .epsilon = 1e-8f,
                                                  .weight_decay = (float)o->weight_decay,
                                                  .clip = (float)o->clip}};
+    if (state->precision == HK_F16) state->optimizer.loss_scale = 65536;
     set_plan(o, options_given(line, "minutes"), options_given(line, "warmup"), state);
 }
 
@@ -199,6 +206,7 @@ static int check_conflicts(const struct command_line *line, const struct trainin
         {"weight-decay", (double)s->optimizer.weight_decay, NULL},
         {"clip", (double)s->optimizer.clip, NULL},
         {"dropout", (double)m->dropout, NULL},
+        {"precision", 0, hk_dtype_name(s->precision)},
         {"seed", (double)s->seed, NULL},
     };
     for (int i = 0; i < COUNT_OF(decided); i++) {
@@ -260,6 +268,10 @@ static int lock_folder(const char *folder) {
     return fail_with("another process is training in %s", folder);
 }
 
+static int refuse_run(const char *folder) {
+    return fail_with("%s holds a run already: go on with it by --resume, or choose another folder with --out", folder);
+}
+
 /* Fills the description of the training; nothing is computed or written yet. */
 static int describe(const struct command_line *line, const struct train_options *o, struct training *t) {
     t->folder = o->out;
@@ -267,9 +279,7 @@ static int describe(const struct command_line *line, const struct train_options 
     if (o->resume) {
         status = load_run(line, o, t);
     } else {
-        if (hk_run_exists(t->folder))
-            return fail_with("%s holds a run already: go on with it by --resume, or choose another folder with --out",
-                             t->folder);
+        if (hk_run_exists(t->folder)) return refuse_run(t->folder);
         new_model(o, &t->model);
         new_state(o, line, &t->state);
     }
@@ -283,9 +293,31 @@ static int make_trainer(struct training *t) {
                                              .batch = t->state.batch,
                                              .length = t->state.length,
                                              .accumulate = t->state.accumulate,
-                                             .seed = t->state.seed};
+                                             .seed = t->state.seed,
+                                             .precision = t->state.precision};
     t->trainer = hk_trainer_create(t->device, &params);
     return t->trainer ? EXIT_OK : fail_library();
+}
+
+/* And those that it is in. Where it cannot be made, hk_run_save says why. */
+static void make_folder(const char *path) {
+    char name[4096];
+    if ((size_t)snprintf(name, sizeof name, "%s", path) >= sizeof name) return;
+    for (char *end = name + 1; *name && *end; end++) {
+        if (*end != '/') continue;
+        *end = 0;
+        mkdir(name, 0777);
+        *end = '/';
+    }
+    mkdir(name, 0777);
+}
+
+/* Another process may have begun a run there while the device was opened and measured. */
+static int claim_new_folder(const struct training *t) {
+    make_folder(t->folder);
+    const int status = lock_folder(t->folder);
+    if (status != EXIT_OK) return status;
+    return hk_run_exists(t->folder) ? refuse_run(t->folder) : EXIT_OK;
 }
 
 /* From here on the folder is this run's: a new one gets its first checkpoint before the first step, which also shows
@@ -296,11 +328,15 @@ static int claim_folder(const struct train_options *o, struct training *t) {
     if (o->resume) {
         const int status = lock_folder(t->folder);
         if (status != EXIT_OK) return status;
-        if (hk_run_load(t->folder, params, optimizer, NULL) != HK_OK) return fail_library();
+        struct hk_run_state now;
+        if (hk_run_load(t->folder, params, optimizer, &now) != HK_OK) return fail_library();
+        if (now.step != t->state.step)
+            return fail_with("another process has trained %s meanwhile, to step %" PRId64 ": resume it again", t->folder,
+                             now.step);
     } else {
-        if (hk_run_save(t->folder, &t->model, params, optimizer, &t->state) != HK_OK) return fail_library();
-        const int status = lock_folder(t->folder);
+        const int status = claim_new_folder(t);
         if (status != EXIT_OK) return status;
+        if (hk_run_save(t->folder, &t->model, params, optimizer, &t->state) != HK_OK) return fail_library();
     }
     t->metrics = hk_metrics_open(t->folder, t->state.step);
     return t->metrics ? EXIT_OK : fail_library();
@@ -315,15 +351,20 @@ static void say_what(const struct train_options *o, const struct training *t) {
     fflush(stdout);
 }
 
+/* Nothing is left to do, but what a process that was killed in its last save did not come to. */
+static int leave_finished(struct training *t) {
+    const int status = lock_folder(t->folder);
+    if (status != EXIT_OK) return status;
+    if (hk_run_settle(t->folder) != HK_OK) return fail_library();
+    note("%s is finished, at step %" PRId64 "; --steps N or --minutes M go on from there", t->folder, t->state.step);
+    return EXIT_OK;
+}
+
 static int train(const struct command_line *line, const struct train_options *o, struct training *t) {
     int status = describe(line, o, t);
     if (status != EXIT_OK) return status;
-    if (train_finished(&t->state)) {
-        note("%s is finished, at step %" PRId64 "; --steps N or --minutes M go on from there", t->folder,
-             t->state.step);
-        return EXIT_OK;
-    }
-    t->device = open_device(o->device, o->profile != NULL);
+    if (train_finished(&t->state)) return leave_finished(t);
+    t->device = open_device_as(&(struct hk_device_params){.name = o->device, .profile = o->profile != NULL, .tune = o->tune});
     if (!t->device) return EXIT_FAILED;
     status = make_trainer(t);
     if (status == EXIT_OK) status = claim_folder(o, t);

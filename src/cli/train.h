@@ -29,6 +29,7 @@ struct training {
     int32_t *tokens; /* [accumulate * batch, length + 1] */
     double started;  /* now_seconds when state.seconds was 0, were there no break */
     double last_save;
+    int64_t lost_lines; /* of metrics, that could not be written */
 };
 /* Trains from state.step on to the plan's end, saving as it goes. The exit status. */
 int train_loop(struct training *training);

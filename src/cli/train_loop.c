@@ -59,16 +59,44 @@ static int held_out_loss(struct training *t, int64_t most_tokens, double *mean) 
     return EXIT_OK;
 }
 
-static int save(struct training *t) {
-    t->last_save = now_seconds();
-    if (hk_run_save(t->folder, &t->model, hk_trainer_model(t->trainer), hk_trainer_optimizer(t->trainer), &t->state) ==
-        HK_OK)
-        return EXIT_OK;
+static int fail_save(struct training *t, const char *message) {
+    struct hk_run_state saved = {.step = -1};
     progress_end(&t->progress);
-    return fail_with("%s\nhekla: the last checkpoint in %s is as it was", hk_error_message(), t->folder);
+    if (hk_run_load_state(t->folder, &saved) != HK_OK) return fail_with("%s", message);
+    return fail_with("%s\nhekla: %s keeps the checkpoint of step %" PRId64, message, t->folder, saved.step);
 }
 
-static int log_step(struct training *t, float norm, float lr) {
+/* A disk that is full now may not be when the next checkpoint is due: training is worth more than a try. Only the last
+   one must succeed. */
+static int save(struct training *t, bool last) {
+    t->last_save = now_seconds();
+    const hk_status status =
+        hk_run_save(t->folder, &t->model, hk_trainer_model(t->trainer), hk_trainer_optimizer(t->trainer), &t->state);
+    if (status == HK_OK) return EXIT_OK;
+    char message[1024];
+    snprintf(message, sizeof message, "%s", hk_error_message());
+    if (last || status != HK_ERROR_IO) return fail_save(t, message);
+    progress_end(&t->progress);
+    note("%s\nhekla: step %" PRId64 " is not saved; training goes on and tries again at the next checkpoint", message,
+         t->state.step);
+    return EXIT_OK;
+}
+
+/* A line that is lost is no reason to stop, but for the exit status at the end. */
+static void write_metrics(struct training *t, const struct hk_metric *metrics, int count) {
+    if (hk_metrics_write(t->metrics, t->state.step, metrics, count) == HK_OK || t->lost_lines++) return;
+    progress_end(&t->progress);
+    note("%s\nhekla: training goes on without this line", hk_error_message());
+}
+
+/* The status of a training that came to its end. */
+static int check_metrics(const struct training *t) {
+    if (!t->lost_lines) return EXIT_OK;
+    return fail_with("the run is saved, but %s/metrics.jsonl lacks %" PRId64 " lines that could not be written",
+                     t->folder, t->lost_lines);
+}
+
+static void log_step(struct training *t, float norm, float lr) {
     const struct hk_run_state *s = &t->state;
     const bool logged = s->step % LOG_EVERY == 0 || s->step == 1 || train_finished(s);
     progress_step(&t->progress, s, norm, lr, logged, t->device);
@@ -77,8 +105,7 @@ static int log_step(struct training *t, float norm, float lr) {
                                         {"lr", (double)lr},
                                         {"tokens_per_s", round(t->progress.tokens_per_s)},
                                         {"seconds", rounded(s->seconds, 3)}};
-    if (!logged || hk_metrics_write(t->metrics, s->step, metrics, COUNT_OF(metrics)) == HK_OK) return EXIT_OK;
-    return fail_library();
+    if (logged) write_metrics(t, metrics, COUNT_OF(metrics));
 }
 
 /* what: "the loss" or another number that training cannot go on from; a NaN's sign says nothing. */
@@ -91,6 +118,14 @@ static int stop_on_nan(struct training *t, int64_t step, const char *what, doubl
                      step, what, fabs(value), t->folder, saved.step);
 }
 
+/* A step that was skipped since the scaled loss was too large for f16 is no reason to stop, but for one whose scale can
+   hardly become less. */
+static bool was_skipped(struct training *t) {
+    float scaling[HK_SCALING_COUNT];
+    struct hk_tensor *tensor = hk_optimizer_scaling(hk_trainer_optimizer(t->trainer));
+    return tensor && hk_tensor_read(tensor, scaling, sizeof scaling) == HK_OK && scaling[HK_SCALING_SCALE] >= 1;
+}
+
 static int one_step(struct training *t) {
     struct hk_run_state *s = &t->state;
     const int64_t step = s->step + 1;
@@ -100,31 +135,31 @@ static int one_step(struct training *t) {
         hk_trainer_step(t->trainer, t->tokens, lr) != HK_OK || hk_trainer_result(t->trainer, &loss, &norm) != HK_OK)
         return fail_library();
     if (!isfinite(loss)) return stop_on_nan(t, step, "the loss", (double)loss);
-    if (!isfinite(norm)) return stop_on_nan(t, step, "the gradient's norm", (double)norm);
+    if (!isfinite(norm) && !was_skipped(t)) return stop_on_nan(t, step, "the gradient's norm", (double)norm);
     s->step = step, s->loss = (double)loss, s->seconds = now_seconds() - t->started;
-    return log_step(t, norm, lr);
+    log_step(t, norm, lr);
+    return EXIT_OK;
 }
 
-static int show_evaluation(struct training *t, double loss) {
+static void show_evaluation(struct training *t, double loss) {
     t->state.held_out_loss = loss;
     progress_evaluation(&t->progress, &t->state);
-    const struct hk_metric metric = {"held_out_loss", loss};
-    return hk_metrics_write(t->metrics, t->state.step, &metric, 1) == HK_OK ? EXIT_OK : fail_library();
+    write_metrics(t, &(struct hk_metric){"held_out_loss", loss}, 1);
 }
 
 /* Evaluates and saves where it is time. Nothing is saved that was not evaluated, a little at least: the last step may
    have made weights of which the next loss would be NaN, and the checkpoint before it is the good one. */
-static int checkpoint_if_due(struct training *t) {
+static int checkpoint_if_due(struct training *t, bool stop) {
     const struct hk_run_state *s = &t->state;
     const bool finished = train_finished(s),
                shown = finished || (s->evaluate_every && s->step % s->evaluate_every == 0);
-    if (!shown && !interrupted && now_seconds() - t->last_save < SAVE_SECONDS) return EXIT_OK;
+    if (!shown && !stop && now_seconds() - t->last_save < SAVE_SECONDS) return EXIT_OK;
     double loss = 0;
-    int status = held_out_loss(t, finished ? FINAL_TOKENS : shown ? QUICK_TOKENS : 1, &loss);
+    const int status = held_out_loss(t, finished ? FINAL_TOKENS : shown ? QUICK_TOKENS : 1, &loss);
     if (status != EXIT_OK) return status;
     if (!isfinite(loss)) return stop_on_nan(t, s->step, "the held-out loss", loss);
-    if (shown) status = show_evaluation(t, loss);
-    return status == EXIT_OK ? save(t) : status;
+    if (shown) show_evaluation(t, loss);
+    return save(t, finished || stop);
 }
 
 int train_loop(struct training *t) {
@@ -133,12 +168,14 @@ int train_loop(struct training *t) {
     t->started = t->last_save - t->state.seconds;
     while (!train_finished(&t->state)) {
         int status = one_step(t);
-        if (status == EXIT_OK) status = checkpoint_if_due(t);
+        const bool stop = interrupted; /* once: what comes later is seen after the next step */
+        if (status == EXIT_OK) status = checkpoint_if_due(t, stop);
         if (status != EXIT_OK) return status;
-        if (!interrupted || train_finished(&t->state)) continue;
+        if (!stop || train_finished(&t->state)) continue;
         progress_end(&t->progress);
+        check_metrics(t);
         return fail_with("stopped after step %" PRId64 " and saved; to go on: hekla train --resume --out %s",
                          t->state.step, t->folder);
     }
-    return EXIT_OK;
+    return check_metrics(t);
 }

@@ -1,7 +1,9 @@
 /* The CPU as a backend: its memory is the host's, a program is a list of kernel calls. */
 #include "cpu/cpu.h"
+#include "cpu/isa.h"
+#include "cpu/memory.h"
 #include "cpu/pool.h"
-#include "op/op.h"
+#include "op/gpu.h"
 #include <cjson/cJSON.h>
 #include <hekla/graph.h>
 #include <pthread.h>
@@ -27,6 +29,7 @@ struct device {
     bool profile;
     struct event *events;
     int n_events, events_capacity;
+    uint64_t events_dropped; /* over the bound, or for want of memory */
 };
 
 struct hk_backend_program {
@@ -103,11 +106,12 @@ static hk_status buffer_create(struct hk_device *d, uint64_t bytes, struct hk_bu
     struct hk_buffer *buffer = calloc(1, sizeof *buffer);
     if (!buffer) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
     buffer->bytes = (bytes + 255) / 256 * 256 + 256; /* kernels may read a vector past the end */
-    if (posix_memalign(&buffer->host, 4096, (size_t)buffer->bytes)) {
+    buffer->host = cpu_memory_take((size_t)buffer->bytes);
+    if (!buffer->host) {
         free(buffer);
         return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory: need %llu more bytes", (unsigned long long)bytes);
     }
-    memset(buffer->host, 0, (size_t)buffer->bytes);
+    if (device->base.poison) memset((char *)buffer->host + bytes, 0xff, (size_t)(buffer->bytes - bytes));
     pthread_mutex_lock(&device->mutex);
     device->stats.allocations++;
     device->stats.bytes += buffer->bytes;
@@ -122,7 +126,7 @@ static void buffer_destroy(struct hk_device *d, struct hk_buffer *buffer) {
     pthread_mutex_lock(&device->mutex);
     device->stats.bytes -= buffer->bytes;
     pthread_mutex_unlock(&device->mutex);
-    free(buffer->host);
+    cpu_memory_release(buffer->host, (size_t)buffer->bytes);
     free(buffer);
 }
 
@@ -135,6 +139,12 @@ static hk_status write_buffer(struct hk_device *d, struct hk_buffer *buffer, uin
 static hk_status read_buffer(struct hk_device *d, struct hk_buffer *buffer, uint64_t offset, void *data, uint64_t bytes) {
     (void)d;
     if (bytes) memcpy(data, (const char *)buffer->host + offset, (size_t)bytes);
+    return HK_OK;
+}
+
+static hk_status poison_buffer(struct hk_device *d, struct hk_buffer *buffer) {
+    (void)d;
+    memset(buffer->host, 0xff, (size_t)buffer->bytes);
     return HK_OK;
 }
 
@@ -170,7 +180,7 @@ static hk_status program_create(struct hk_device *d, const struct hk_plan *plan,
     for (int i = 0; i < plan->n_steps; i++) {
         struct hk_step *step = &program->steps[i];
         *step = plan->steps[i];
-        program->kernels[i] = step->op->cpu[device->isa];
+        program->kernels[i] = isa_kernel(step->op, device->isa);
         if (!program->kernels[i]) {
             hk_fail(HK_ERROR_UNSUPPORTED, "%s has no CPU kernel", step->op->name);
             program_destroy(d, program);
@@ -194,14 +204,40 @@ memory:
 static void note_event(struct device *device, const char *name, double begin) {
     if (device->n_events >= MAX_EVENTS ||
         !hk_grow(&device->events, &device->events_capacity, device->n_events + 1, sizeof *device->events))
-        return;
-    device->events[device->n_events++] = (struct event){name, begin, hk_seconds()};
+        device->events_dropped++;
+    else
+        device->events[device->n_events++] = (struct event){name, begin, hk_seconds()};
+}
+
+static bool overlap(const struct hk_operand *a, uint64_t bytes, const struct hk_operand *b) {
+    const uint64_t end = b->offset + hk_operand_span(b);
+    return a->buffer == b->buffer && a->offset < end && b->offset < a->offset + bytes;
+}
+
+/* What the step is to write is NaN when it begins, but for what it reads there. */
+static void poison_outputs(const struct hk_step *step) {
+    for (int i = 0; i < step->n_outputs; i++) {
+        const struct hk_operand *out = &step->outputs[i];
+        const uint64_t bytes = (uint64_t)cpu_elements(out) * hk_dtype_size(out->dtype); /* outputs are dense */
+        bool read = false;
+        for (int k = 0; k < step->n_inputs && !read; k++) read = overlap(out, bytes, &step->inputs[k]);
+        if (!read) memset(cpu_data(out), 0xff, (size_t)bytes);
+    }
+    if (step->scratch.buffer) memset(cpu_data(&step->scratch), 0xff, (size_t)cpu_elements(&step->scratch));
+}
+
+/* Its first part: all of it would take longer than most programs of tests. */
+static void poison_workspace(const struct cpu *cpu) {
+    for (int i = 0; i < cpu->threads; i++)
+        memset((char *)cpu->workspace + (size_t)i * CPU_WORKSPACE_BYTES, 0xff, CPU_WORKSPACE_BYTES / 16);
 }
 
 static hk_status program_run(struct hk_device *d, struct hk_backend_program *program) {
     struct device *device = (struct device *)d;
     pthread_mutex_lock(&device->mutex);
+    if (device->base.poison) poison_workspace(&device->cpu);
     for (int i = 0; i < program->n_steps; i++) {
+        if (device->base.poison) poison_outputs(&program->steps[i]);
         const double begin = device->profile ? hk_seconds() : 0;
         program->kernels[i](&program->steps[i], &device->cpu);
         if (device->profile) note_event(device, program->steps[i].op->name, begin);
@@ -219,25 +255,32 @@ static void get_stats(struct hk_device *d, struct hk_stats *stats) {
     pthread_mutex_unlock(&device->mutex);
 }
 
+static bool add_trace_event(cJSON *events, const struct event *event) {
+    cJSON *e = cJSON_CreateObject();
+    return cJSON_AddItemToArray(events, e) && cJSON_AddStringToObject(e, "name", event->name) &&
+           cJSON_AddStringToObject(e, "ph", "X") && cJSON_AddNumberToObject(e, "ts", event->begin * 1e6) &&
+           cJSON_AddNumberToObject(e, "dur", (event->end - event->begin) * 1e6) && cJSON_AddNumberToObject(e, "pid", 1) &&
+           cJSON_AddNumberToObject(e, "tid", 1);
+}
+
+/* Locked. NULL when out of memory. */
+static char *trace_text(const struct device *device) {
+    cJSON *trace = cJSON_CreateObject(), *events = cJSON_AddArrayToObject(trace, "traceEvents");
+    cJSON *other = cJSON_AddObjectToObject(trace, "otherData");
+    bool done = events && cJSON_AddNumberToObject(other, "events_dropped", (double)device->events_dropped);
+    for (int i = 0; done && i < device->n_events; i++) done = add_trace_event(events, &device->events[i]);
+    char *text = done ? cJSON_PrintUnformatted(trace) : NULL;
+    cJSON_Delete(trace);
+    return text;
+}
+
 static hk_status write_trace(struct hk_device *d, const char *path) {
     struct device *device = (struct device *)d;
     if (!device->profile)
         return hk_fail(HK_ERROR_INVALID, "no trace: the device was opened without profile");
     pthread_mutex_lock(&device->mutex);
-    cJSON *trace = cJSON_CreateObject(), *events = cJSON_AddArrayToObject(trace, "traceEvents");
-    for (int i = 0; events && i < device->n_events; i++) {
-        cJSON *e = cJSON_CreateObject();
-        cJSON_AddStringToObject(e, "name", device->events[i].name);
-        cJSON_AddStringToObject(e, "ph", "X");
-        cJSON_AddNumberToObject(e, "ts", device->events[i].begin * 1e6);
-        cJSON_AddNumberToObject(e, "dur", (device->events[i].end - device->events[i].begin) * 1e6);
-        cJSON_AddNumberToObject(e, "pid", 1);
-        cJSON_AddNumberToObject(e, "tid", 1);
-        cJSON_AddItemToArray(events, e);
-    }
-    char *text = events ? cJSON_PrintUnformatted(trace) : NULL;
+    char *text = trace_text(device);
     pthread_mutex_unlock(&device->mutex);
-    cJSON_Delete(trace);
     if (!text) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory for the trace");
     const hk_status status = hk_file_write(path, text, strlen(text));
     cJSON_free(text);
@@ -263,27 +306,13 @@ static const struct hk_backend cpu_backend = {
     .buffer_destroy = buffer_destroy,
     .write = write_buffer,
     .read = read_buffer,
+    .poison = poison_buffer,
     .program_create = program_create,
     .program_run = program_run,
     .program_destroy = program_destroy,
     .stats = get_stats,
     .write_trace = write_trace,
 };
-
-/* The best instruction set that the processor has, or the one that HEKLA_ISA names if it is no better. */
-static enum hk_isa find_isa(void) {
-    enum hk_isa best = HK_ISA_BASE;
-#if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) best = HK_ISA_AVX2;
-    if (best == HK_ISA_AVX2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-        best = HK_ISA_AVX512;
-#endif
-    const char *wanted = getenv("HEKLA_ISA");
-    if (wanted && !strcmp(wanted, "base")) return HK_ISA_BASE;
-    if (wanted && !strcmp(wanted, "avx2")) return HK_MIN(best, HK_ISA_AVX2);
-    return best;
-}
 
 static void read_processor_name(char *name, size_t bytes) {
     snprintf(name, bytes, "CPU");
@@ -312,10 +341,9 @@ static uint64_t available_memory(uint64_t otherwise) {
 }
 
 void hk_cpu_describe(struct hk_device_info *info) {
-    static const char *const isas[] = {[HK_ISA_BASE] = "base", [HK_ISA_AVX2] = "avx2", [HK_ISA_AVX512] = "avx512"};
     *info = (struct hk_device_info){.kind = HK_DEVICE_CPU, .unified_memory = true};
     read_processor_name(info->name, sizeof info->name);
-    snprintf(info->driver, sizeof info->driver, "%s", isas[find_isa()]);
+    snprintf(info->driver, sizeof info->driver, "%s", isa_name(isa_find()));
     const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE), processors = sysconf(_SC_NPROCESSORS_ONLN);
     info->memory_total = pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : 0;
     info->memory_free = available_memory(info->memory_total);
@@ -334,18 +362,21 @@ hk_status hk_cpu_open(const struct hk_device_params *params, struct hk_device **
     pthread_mutex_init(&device->mutex, NULL);
     device->base.backend = &cpu_backend;
     device->base.memory_limit = params->memory_limit;
+    device->base.poison = hk_environment_flag("HEKLA_POISON");
+    device->base.fusing = hk_environment_flag("HEKLA_UNFUSED") ? HK_FUSE_NOTHING : HK_FUSE_CHUNKS;
     hk_cpu_describe(&device->base.info);
     if (params->threads) device->base.info.threads = params->threads;
-    device->isa = find_isa();
+    device->isa = isa_find();
     device->profile = params->profile;
     device->cpu.threads = device->base.info.threads;
     device->cpu.workspace_bytes = CPU_WORKSPACE_BYTES;
     device->cpu.pool = pool_create(device->cpu.threads);
     if (!device->cpu.pool ||
         posix_memalign(&device->cpu.workspace, 4096, (size_t)device->cpu.threads * CPU_WORKSPACE_BYTES)) {
+        const int threads = device->cpu.threads;
         device->cpu.workspace = NULL;
         device_close((struct hk_device *)device);
-        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory for %d threads", params->threads);
+        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of memory for %d threads, or the system allows no more of them", threads);
     }
     *out = (struct hk_device *)device;
     return HK_OK;

@@ -1,8 +1,9 @@
-/* Elementwise loops over strided operands of 4-byte elements, and strided copies, for the kernel part of op files. */
+/* Elementwise loops over strided operands, and strided copies, for the kernel part of op files. */
 #ifndef HK_CPU_LOOPS_H
 #define HK_CPU_LOOPS_H
 
 #include "cpu/simd.h"
+#include "op/strided.h"
 
 /* Drops dimensions of size 1 and merges those that all operands have in one run. The rank stays at least 1. */
 static inline void cpu_simplify(struct hk_operand *operands, int count) {
@@ -33,16 +34,16 @@ static inline bool cpu_is_dense(const struct hk_operand *o) {
     return true;
 }
 
-enum { CPU_CHUNK = 1024, CPU_GRAIN = 32768, CPU_LONG_ROW = 64, CPU_LOOP_OPERANDS = 4 };
+enum { CPU_RUN = 1024, CPU_GRAIN = 32768, CPU_LONG_ROW = 64 };
 
-/* One elementwise op: operand 0 is the output, dense; the inputs have its shape, with stride 0 where broadcast. chunk()
-   sees dense runs of at most CPU_CHUNK elements; inputs that are no such runs are gathered first. */
+/* One elementwise op: operand 0 is the output, dense; the inputs have its shape, with stride 0 where broadcast. The chunk
+   function sees dense runs of at most CPU_RUN elements; inputs that are no such runs are gathered first. */
 struct cpu_loop {
     int count;
-    struct hk_operand operands[CPU_LOOP_OPERANDS];
-    bool dense[CPU_LOOP_OPERANDS];
-    void (*chunk)(const struct cpu_loop *loop, void *out, const void *const *in, int64_t n);
-    const void *attrs;
+    struct hk_operand operands[1 + HK_CHUNK_INPUTS];
+    bool dense[1 + HK_CHUNK_INPUTS];
+    hk_cpu_chunk *run;
+    struct hk_chunk chunk;
 };
 
 /* Elements [begin, begin + n) of the operand in row-major order. */
@@ -73,10 +74,10 @@ static inline void cpu_gather(const struct hk_operand *o, int64_t begin, int64_t
     }
 }
 
-/* A pointer to elements [begin, begin + n): the operand's own memory, or the buffer filled with them. */
-static inline const void *cpu_fetch(const struct cpu_loop *loop, int k, int64_t begin, int64_t n, uint32_t *buffer) {
-    const struct hk_operand *o = &loop->operands[k];
-    if (loop->dense[k]) return (uint32_t *)cpu_data(o) + begin;
+/* A pointer to elements [begin, begin + n): the operand's own memory, or the buffer filled with them. Operands that are
+   not dense have elements of 4 bytes. */
+static inline const void *cpu_fetch(const struct hk_operand *o, bool dense, int64_t begin, int64_t n, uint32_t *buffer) {
+    if (dense) return (const char *)cpu_data(o) + begin * (int64_t)hk_dtype_size(o->dtype);
     const int last = o->rank - 1;
     const int64_t row = begin / o->shape[last], c = begin - row * o->shape[last];
     if (o->stride[last] == 1 && c + n <= o->shape[last]) {
@@ -92,29 +93,40 @@ static inline const void *cpu_fetch(const struct cpu_loop *loop, int k, int64_t 
     return buffer;
 }
 
+/* How many elements from `begin` on make the next run: where not all inputs are dense, long rows are read in place. */
+static inline int64_t cpu_run_length(const struct hk_operand *out, bool all_dense, int64_t begin, int64_t end) {
+    const int64_t inner = out->shape[out->rank - 1], n = HK_MIN(CPU_RUN, end - begin);
+    return !all_dense && inner >= CPU_LONG_ROW ? HK_MIN(n, inner - begin % inner) : n;
+}
+
 static inline void cpu_loop_body(void *context, int64_t begin, int64_t end) {
     const struct cpu_loop *loop = context;
-    uint32_t buffers[CPU_LOOP_OPERANDS - 1][CPU_CHUNK] __attribute__((aligned(64)));
-    const void *in[CPU_LOOP_OPERANDS - 1] = {0};
+    uint32_t buffers[HK_CHUNK_INPUTS][CPU_RUN] __attribute__((aligned(64)));
+    const void *in[HK_CHUNK_INPUTS] = {0};
     const struct hk_operand *out = &loop->operands[0];
-    const int64_t inner = out->shape[out->rank - 1];
     bool all_dense = true;
     for (int k = 1; k < loop->count; k++) all_dense = all_dense && loop->dense[k];
     while (begin < end) {
-        int64_t n = HK_MIN(CPU_CHUNK, end - begin);
-        if (!all_dense && inner >= CPU_LONG_ROW) n = HK_MIN(n, inner - begin % inner); /* rows are read in place */
-        for (int k = 1; k < loop->count; k++) in[k - 1] = cpu_fetch(loop, k, begin, n, buffers[k - 1]);
-        loop->chunk(loop, (uint32_t *)cpu_data(out) + begin, in, n);
+        const int64_t n = cpu_run_length(out, all_dense, begin, end);
+        for (int k = 1; k < loop->count; k++)
+            in[k - 1] = cpu_fetch(&loop->operands[k], loop->dense[k], begin, n, buffers[k - 1]);
+        loop->run(&loop->chunk, (char *)cpu_data(out) + begin * (int64_t)hk_dtype_size(out->dtype), in, n);
         begin += n;
     }
 }
 
-static inline void cpu_loop_run(const struct cpu *cpu, struct cpu_loop *loop) {
-    const int64_t count = cpu_elements(&loop->operands[0]);
+/* The whole of an elementwise op. */
+static inline void cpu_elementwise(const struct cpu *cpu, const struct hk_step *step, hk_cpu_chunk *run) {
+    const int64_t count = cpu_elements(&step->outputs[0]);
+    struct cpu_loop loop = {.count = step->n_inputs + 1, .run = run};
     if (count == 0) return;
-    cpu_simplify(loop->operands, loop->count);
-    for (int k = 0; k < loop->count; k++) loop->dense[k] = cpu_is_dense(&loop->operands[k]);
-    cpu_for(cpu, count, CPU_GRAIN, cpu_loop_body, loop);
+    loop.chunk = (struct hk_chunk){step->attrs, step->n_inputs, step->inputs[0].dtype, step->outputs[0].dtype};
+    loop.operands[0] = step->outputs[0];
+    for (int k = 0; k < step->n_inputs; k++)
+        loop.operands[k + 1] = hk_broadcast_operand(&step->inputs[k], &step->outputs[0]);
+    cpu_simplify(loop.operands, loop.count);
+    for (int k = 0; k < loop.count; k++) loop.dense[k] = cpu_is_dense(&loop.operands[k]);
+    cpu_for(cpu, count, CPU_GRAIN, cpu_loop_body, &loop);
 }
 
 /* ---- Strided copies, of elements of 1, 2 or 4 bytes ---- */

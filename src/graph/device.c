@@ -1,8 +1,10 @@
 /* Devices: finding, choosing, opening and measuring them. */
 #include "backend.h"
+#include "graph/tuning.h"
 #include <cjson/cJSON.h>
 #include <ctype.h>
 #include <hekla/graph.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,7 +12,8 @@
 static struct hk_device_base *base_of(struct hk_device *device) { return (struct hk_device_base *)device; }
 
 hk_status hk_device_list(struct hk_device_info *infos, int capacity, int *count) {
-    if (!count || capacity < 0 || (capacity && !infos)) return hk_fail(HK_ERROR_INVALID, "hk_device_list: an argument is NULL");
+    if (!count || capacity < 0 || (capacity && !infos))
+        return hk_fail(HK_ERROR_INVALID, "hk_device_list: an argument is NULL");
     const hk_status status = hk_vulkan_list(infos, capacity, count);
     if (status) return status;
     if (*count < capacity) hk_cpu_describe(&infos[*count]);
@@ -41,6 +44,14 @@ void hk_device_get_stats(struct hk_device *device, struct hk_stats *stats) {
 hk_status hk_device_write_trace(struct hk_device *device, const char *path) {
     if (!device || !path) return hk_fail(HK_ERROR_INVALID, "hk_device_write_trace: the device or the path is NULL");
     return base_of(device)->backend->write_trace(device, path);
+}
+
+hk_status hk_device_tunings(struct hk_device *device, struct hk_tuning *tunings, int capacity, int *count) {
+    if (!device || !count || capacity < 0 || (capacity && !tunings))
+        return hk_fail(HK_ERROR_INVALID, "hk_device_tunings: an argument is NULL");
+    struct hk_tunings *all = base_of(device)->tunings;
+    *count = all ? hk_tunings_copy(all, tunings, capacity) : 0;
+    return HK_OK;
 }
 
 /* ---- Measuring ---- */
@@ -120,17 +131,21 @@ static void write_cache(const char *path, const cJSON *cache) {
     cJSON_free(text);
 }
 
-static hk_status open_one(const struct hk_device_params *params, const struct hk_device_info *info, struct hk_device **device) {
+static hk_status open_one(const struct hk_device_params *params, const struct hk_device_info *info,
+                          struct hk_device **device) {
     if (info->kind == HK_DEVICE_VULKAN) return hk_vulkan_open(params, info->index, device);
     return hk_cpu_open(params, device);
 }
 
 /* Measures a device that the cache does not know, and adds it. Negative where it cannot be opened. */
-static double gflops_of(const struct hk_device_params *params, const struct hk_device_info *info, cJSON *cache, bool *changed) {
+static double gflops_of(const struct hk_device_params *params, const struct hk_device_info *info, cJSON *cache,
+                        bool *changed) {
     double gflops = cached_gflops(cache, info), gbps;
+    struct hk_device_params plain = *params; /* what is tuned is what the program runs, on the device that is taken */
     struct hk_device *device;
+    plain.tune = 0, plain.tuning = "";
     if (gflops >= 0) return gflops;
-    if (open_one(params, info, &device)) return -1;
+    if (open_one(&plain, info, &device)) return -1;
     if (hk_device_measure(device, &gflops, &gbps)) gflops = -1;
     hk_device_destroy(&device);
     char uuid[33];
@@ -139,8 +154,8 @@ static double gflops_of(const struct hk_device_params *params, const struct hk_d
     return gflops;
 }
 
-/* The fastest by the measurement. A software Vulkan driver runs on the very processor that the CPU device uses, through one
-   more layer, and is never taken. */
+/* The fastest by the measurement. A software Vulkan driver runs on the very processor that the CPU device uses, through
+   one more layer, and is never taken. */
 static int choose(const struct hk_device_params *params, const struct hk_device_info *infos, int count) {
     char folder[4096], path[4200], *cache_path = NULL;
     if (hk_cache_folder(params->cache_dir, folder, sizeof folder)) {
@@ -191,18 +206,48 @@ static hk_status no_such_device(const char *name, const struct hk_device_info *i
     return hk_fail(HK_ERROR_NO_DEVICE, "no device \"%s\"; there are: %s", name, list);
 }
 
-/* The entry that the name means; -1 where none. */
-static int find_device(const struct hk_device_params *params, const char *name, const struct hk_device_info *infos, int count) {
-    if (!strcmp(name, "auto")) return choose(params, infos, count);
-    if (!strcmp(name, "cpu")) return count - 1;
-    if (!strcmp(name, "vulkan")) return count > 1 ? 0 : -1;
+/* N of "vulkan:N", 0 of "vulkan"; -1 of other names. */
+static int index_in(const char *name) {
+    if (!strcmp(name, "vulkan")) return 0;
     if (strncmp(name, "vulkan:", 7) || !name[7]) return -1;
     char *end;
     const long index = strtol(name + 7, &end, 10);
-    if (!*end) return index >= 0 && index < count - 1 ? (int)index : -1;
-    for (int i = 0; i + 1 < count; i++)
+    return *end || index < 0 || index > INT16_MAX ? -1 : (int)index;
+}
+
+/* The entry that the name means; -1 where none. */
+static int find_device(const struct hk_device_params *params, const char *name, const struct hk_device_info *infos,
+                       int count) {
+    if (!strcmp(name, "auto")) return choose(params, infos, count);
+    for (int i = 0; !strncmp(name, "vulkan:", 7) && name[7] && i + 1 < count; i++)
         if (contains(infos[i].name, name + 7)) return i;
     return -1;
+}
+
+/* All devices, to be freed. Listing starts every driver of the machine, so it is done once unless there are very many.
+ */
+static struct hk_device_info *list_all(int *count) {
+    for (int capacity = 16;; capacity = *count) {
+        struct hk_device_info *infos = calloc((size_t)capacity, sizeof *infos);
+        if (!infos) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory"), NULL;
+        if (!hk_device_list(infos, capacity, count) && *count <= capacity) return infos;
+        free(infos);
+        if (*count <= capacity) return NULL;
+    }
+}
+
+/* That of a number, for which no list is made unless to say what there is instead. */
+static struct hk_device *open_index(const struct hk_device_params *params, const char *name, int index) {
+    struct hk_device *device = NULL;
+    int count = 0;
+    const hk_status status = hk_vulkan_open(params, index, &device);
+    if (status != HK_ERROR_NO_DEVICE) return status ? NULL : device;
+    struct hk_device_info *infos = list_all(&count);
+    if (infos && index < count - 1)
+        hk_fail(status, "no device \"%s\" when it was opened, but there is now: try again", name);
+    else if (infos) no_such_device(name, infos, count);
+    free(infos);
+    return NULL;
 }
 
 struct hk_device *hk_device_open(const struct hk_device_params *params) {
@@ -210,19 +255,14 @@ struct hk_device *hk_device_open(const struct hk_device_params *params) {
     if (!params) params = &defaults;
     const char *name = params->name ? params->name : "auto";
     struct hk_device *device = NULL;
-    struct hk_device_info *infos = NULL;
-    int count = 0, capacity;
+    int count = 0;
     if (!strcmp(name, "cpu")) return hk_cpu_open(params, &device) ? NULL : device;
-    if (hk_device_list(NULL, 0, &count)) return NULL;
-    capacity = count;
-    infos = calloc((size_t)capacity, sizeof *infos);
-    if (!infos) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory"), NULL;
-    if (hk_device_list(infos, capacity, &count)) goto done;
-    count = HK_MIN(count, capacity);
+    if (index_in(name) >= 0) return open_index(params, name, index_in(name));
+    struct hk_device_info *infos = list_all(&count);
+    if (!infos) return NULL;
     const int i = find_device(params, name, infos, count);
     if (i < 0) no_such_device(name, infos, count);
     else if (open_one(params, &infos[i], &device)) device = NULL;
-done:
     free(infos);
     return device;
 }

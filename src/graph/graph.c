@@ -109,6 +109,13 @@ bool hk_same_shape(const struct hk_value *a, const struct hk_value *b) {
     return true;
 }
 
+bool hk_share_tensor(const struct hk_value *x, const struct hk_value *y) {
+    const struct hk_value *a = x->root, *b = y->root;
+    return a->storage && a->storage == b->storage &&
+           a->storage_offset < b->storage_offset + (uint64_t)b->extent * hk_dtype_size(b->dtype) &&
+           b->storage_offset < a->storage_offset + (uint64_t)a->extent * hk_dtype_size(a->dtype);
+}
+
 const char *hk_shape_text(const struct hk_value *value) {
     static _Thread_local char buffers[6][160];
     static _Thread_local unsigned turn;

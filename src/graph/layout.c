@@ -9,6 +9,7 @@ void hk_layout_free(struct hk_layout *layout) {
     free(layout->memories);
     free(layout->memory_of);
     free(layout->scratch_of);
+    hk_arena_free(&layout->arena);
     *layout = (struct hk_layout){0};
 }
 
@@ -83,14 +84,16 @@ static bool overlap(struct range a, struct range b) {
 static bool touches(const struct hk_value *value, struct range range) { return overlap(range_of_leaf(value->root), range); }
 
 /* All that the call reads of the range, as a tensor or as a value that was put there, is the elementwise input that its
-   output replaces. */
-static bool reads_in_place(const struct hk_layout *layout, const struct hk_call *call, struct range range) {
+   output `out` replaces. */
+static bool reads_in_place(const struct hk_layout *layout, const struct hk_call *call, const struct hk_value *out,
+                           struct range range) {
     if (!(call->op->flags & HK_OP_IN_PLACE)) return false;
     for (int k = 0; k < call->n_inputs; k++) {
         const struct hk_value *in = call->inputs[k];
         const int m = layout->memory_of[in->root->id];
         const struct range own = m < 0 ? range_of_leaf(in->root) : range_of_memory(&layout->memories[m]);
-        if (overlap(own, range) && !(own.offset == range.offset && own.bytes == range.bytes && covers_root(in))) return false;
+        const bool same = own.offset == range.offset && own.bytes == range.bytes && covers_root(in);
+        if (overlap(own, range) && !(same && hk_dtype_size(in->dtype) == hk_dtype_size(out->dtype))) return false;
     }
     return true;
 }
@@ -116,7 +119,7 @@ static bool compute_in_tensor(struct hk_layout *layout, int step) {
     struct hk_memory *memory = &layout->memories[m];
     const struct range range = range_of_leaf(tensor);
     const int first = memory->lifetime.first, last = memory->lifetime.last;
-    const bool in_place = reads_in_place(layout, layout->calls[first], range);
+    const bool in_place = reads_in_place(layout, layout->calls[first], value->root, range);
     if (!range_is_free(layout, range, in_place ? first + 1 : first, last, step)) return false;
     memory->storage = tensor->storage;
     memory->offset = tensor->storage_offset;
@@ -124,10 +127,11 @@ static bool compute_in_tensor(struct hk_layout *layout, int step) {
 }
 
 /* Puts the input whose place the step's output could take into the tensor in which that output lies. */
-static void extend_in_tensor(struct hk_layout *layout, int step, int input) {
+static void extend_in_tensor(struct hk_layout *layout, int step, int output, int input) {
     const struct hk_call *call = layout->calls[step];
+    const int to = layout->memory_of[call->outputs[output]->id];
     int *from = &layout->memory_of[call->inputs[input]->root->id];
-    struct hk_memory *own = &layout->memories[layout->memory_of[call->outputs[0]->id]], *other = &layout->memories[*from];
+    struct hk_memory *own = &layout->memories[to], *other = &layout->memories[*from];
     const struct range range = {own->storage, own->offset, own->lifetime.bytes};
     const struct hk_storage *storage = own->storage;
     own->storage = NULL; /* it is not in its own way */
@@ -136,7 +140,7 @@ static void extend_in_tensor(struct hk_layout *layout, int step, int input) {
     if (!is_free) return;
     own->lifetime.first = other->lifetime.first;
     other->lifetime.bytes = 0; /* nobody's now */
-    *from = layout->memory_of[call->outputs[0]->id];
+    *from = to;
 }
 
 /* ---- In place ---- */
@@ -152,9 +156,9 @@ static bool used_otherwise(const struct hk_call *call, int input) {
 }
 
 /* The input's memory is in the arena, not needed after step, nor in another way by it, and as large as the output's. */
-static bool can_take(const struct hk_layout *layout, int step, int input) {
+static bool can_take(const struct hk_layout *layout, int step, int output, int input) {
     const struct hk_call *call = layout->calls[step];
-    const struct hk_value *in = call->inputs[input], *out = call->outputs[0];
+    const struct hk_value *in = call->inputs[input], *out = call->outputs[output];
     const int m = layout->memory_of[in->root->id];
     return m >= 0 && !layout->memories[m].storage && layout->memories[m].lifetime.last == step && covers_root(in) &&
            hk_is_dense(out) && hk_elements(in) == hk_elements(out) &&
@@ -162,33 +166,37 @@ static bool can_take(const struct hk_layout *layout, int step, int input) {
 }
 
 /* The input whose memory the output of step may take, -1 where none. */
-static int find_input_to_take(const struct hk_layout *layout, int step) {
+static int find_input_to_take(const struct hk_layout *layout, int step, int output) {
     const struct hk_call *call = layout->calls[step];
-    const uint32_t flags = call->op->flags;
-    const int candidates = flags & HK_OP_IN_PLACE ? call->n_inputs : flags & HK_OP_FIRST_IN_PLACE ? HK_MIN(call->n_inputs, 1) : 0;
+    const bool first = call->op->flags & HK_OP_FIRST_IN_PLACE && output == 0;
+    const int candidates = call->op->flags & HK_OP_IN_PLACE ? call->n_inputs : first ? HK_MIN(call->n_inputs, 1) : 0;
     for (int k = 0; k < candidates; k++)
-        if (can_take(layout, step, k)) return k;
+        if (can_take(layout, step, output, k)) return k;
     return -1;
+}
+
+static void take_input(struct hk_layout *layout, int step, int output) {
+    const struct hk_call *call = layout->calls[step];
+    const int k = find_input_to_take(layout, step, output);
+    int *own = &layout->memory_of[call->outputs[output]->id];
+    if (k < 0 || layout->memories[*own].storage) return;
+    const int from = layout->memory_of[call->inputs[k]->root->id];
+    layout->memories[from].lifetime.last = layout->memories[*own].lifetime.last;
+    layout->memories[*own].lifetime.bytes = 0;
+    *own = from;
 }
 
 static void use_memory_twice(struct hk_layout *layout, bool *left_out) {
     for (int i = 0; i < layout->n_calls; i++)
         if (layout->calls[i]->op->flags & HK_OP_STORE) left_out[i] = compute_in_tensor(layout, i);
-    for (int i = layout->n_calls - 1; i >= 0; i--) {
-        const int k = left_out[i] ? -1 : find_input_to_take(layout, i);
-        if (k >= 0 && layout->memories[layout->memory_of[layout->calls[i]->outputs[0]->id]].storage) extend_in_tensor(layout, i, k);
-    }
-    for (int i = 0; i < layout->n_calls; i++) {
-        const int k = left_out[i] ? -1 : find_input_to_take(layout, i);
-        if (k < 0) continue;
-        const struct hk_call *call = layout->calls[i];
-        int *own = &layout->memory_of[call->outputs[0]->id];
-        const int from = layout->memory_of[call->inputs[k]->root->id];
-        if (layout->memories[*own].storage) continue;
-        layout->memories[from].lifetime.last = layout->memories[*own].lifetime.last;
-        layout->memories[*own].lifetime.bytes = 0;
-        *own = from;
-    }
+    for (int i = layout->n_calls - 1; i >= 0; i--)
+        for (int o = 0; !left_out[i] && o < layout->calls[i]->n_outputs; o++) {
+            const int k = find_input_to_take(layout, i, o);
+            const int m = layout->memory_of[layout->calls[i]->outputs[o]->id];
+            if (k >= 0 && layout->memories[m].storage) extend_in_tensor(layout, i, o, k);
+        }
+    for (int i = 0; i < layout->n_calls; i++)
+        for (int o = 0; !left_out[i] && o < layout->calls[i]->n_outputs; o++) take_input(layout, i, o);
 }
 
 static void remove_calls(struct hk_layout *layout, const bool *left_out) {
@@ -226,7 +234,7 @@ done:
     return status;
 }
 
-hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, struct hk_layout *layout) {
+static hk_status make_layout(const struct hk_graph *graph, uint64_t max_block, enum hk_fusing fusing, struct hk_layout *layout) {
     const size_t n_calls = (size_t)graph->n_calls + 1, n_values = (size_t)graph->n_values + 1;
     int capacity = 0;
     hk_status status = HK_OK;
@@ -241,6 +249,7 @@ hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, struc
     collect_live_calls(graph, layout, flags);
     memset(flags, 0, n_calls);
     hk_store_early(layout);
+    if (fusing && !hk_fuse(graph, fusing, layout)) goto memory;
     if (!find_lifetimes(layout, &capacity)) goto memory;
     use_memory_twice(layout, flags);
     remove_calls(layout, flags);
@@ -254,4 +263,26 @@ fail:
     free(flags);
     hk_layout_free(layout);
     return status;
+}
+
+static uint64_t arena_bytes(const struct hk_layout *layout) {
+    uint64_t bytes = 0;
+    for (int i = 0; i < layout->n_blocks; i++) bytes += layout->blocks[i];
+    return bytes;
+}
+
+hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, enum hk_fusing fusing, struct hk_layout *layout) {
+    struct hk_layout plain;
+    hk_status status = make_layout(graph, max_block, fusing, layout);
+    if (status || !layout->n_fused) return status;
+    status = make_layout(graph, max_block, HK_FUSE_NOTHING, &plain);
+    if (status) {
+        hk_layout_free(layout);
+        return status;
+    }
+    /* groups are made so as to hold no more, but what lives when also decides how well it can be placed */
+    const bool smaller = arena_bytes(&plain) < arena_bytes(layout);
+    hk_layout_free(smaller ? layout : &plain);
+    if (smaller) *layout = plain;
+    return HK_OK;
 }

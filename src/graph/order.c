@@ -4,19 +4,11 @@
 #include "op/op.h"
 #include <string.h>
 
-/* Both see the same bytes of a tensor. */
-static bool overlap(const struct hk_value *x, const struct hk_value *y) {
-    const struct hk_value *a = x->root, *b = y->root;
-    return a->storage && a->storage == b->storage &&
-           a->storage_offset < b->storage_offset + (uint64_t)b->extent * hk_dtype_size(b->dtype) &&
-           b->storage_offset < a->storage_offset + (uint64_t)a->extent * hk_dtype_size(a->dtype);
-}
-
 /* The call writes what the other reads or writes of a tensor. */
 static bool overwrites(const struct hk_call *writer, const struct hk_call *other) {
     for (int i = 0; i < writer->n_inputs; i++)
         for (int k = 0; writer->op->writes >> i & 1 && k < other->n_inputs; k++)
-            if (overlap(writer->inputs[i], other->inputs[k])) return true;
+            if (hk_share_tensor(writer->inputs[i], other->inputs[k])) return true;
     return false;
 }
 

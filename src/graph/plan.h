@@ -36,13 +36,19 @@ struct hk_layout {
     int *scratch_of; /* by call position: index into memories, -1 where none */
     uint64_t blocks[HK_MAX_BLOCKS];
     int n_blocks;
-    uint64_t value_bytes; /* without using any memory twice */
+    uint64_t value_bytes;   /* without using any memory twice */
+    int n_fused;            /* calls that others' kernels run */
+    struct hk_arena arena;  /* of the calls that are not the graph's */
 };
 
 /* Moves each store up to where what it stores is ready, with the elementwise call that makes that for it alone. */
 void hk_store_early(struct hk_layout *layout);
 
-hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, struct hk_layout *layout);
+/* Makes one call of several elementwise ones, where that gains; the graph stays as it is. False: out of memory. */
+bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, struct hk_layout *layout);
+
+/* Fuses where that takes no more memory. */
+hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, enum hk_fusing fusing, struct hk_layout *layout);
 void hk_layout_free(struct hk_layout *layout);
 
 #endif

@@ -43,16 +43,31 @@ static uint64_t memory_left(struct hk_device *device, uint64_t limit) {
     return limit ? HK_MIN(left, limit) : left;
 }
 
-static hk_status allocate_arena(struct hk_program *program, const struct hk_layout *layout, const char *name, uint64_t limit) {
-    for (int i = 0; i < layout->n_blocks; i++) program->info.arena_bytes += layout->blocks[i];
-    const uint64_t left = memory_left(program->device, limit);
-    if (program->info.arena_bytes > left)
+/* Block i of the program whose arena is shared, where it holds the bytes. */
+static struct hk_storage *shared_block(const struct hk_program *share, int i, uint64_t bytes) {
+    return share && i < share->n_blocks && share->arena[i]->bytes >= bytes ? share->arena[i] : NULL;
+}
+
+static hk_status allocate_arena(struct hk_program *program, const struct hk_layout *layout, const char *name,
+                                const struct hk_compile_params *params) {
+    uint64_t needed = 0;
+    for (int i = 0; i < layout->n_blocks; i++) {
+        program->info.arena_bytes += layout->blocks[i];
+        if (!shared_block(params->share, i, layout->blocks[i])) needed += layout->blocks[i];
+    }
+    const uint64_t left = memory_left(program->device, params->memory_limit);
+    if (needed > left)
         return hk_fail(HK_ERROR_OUT_OF_MEMORY,
                        "%s needs %llu bytes (%.1f MiB) between its tensors, but has %llu (%.1f MiB): use a smaller batch or model",
-                       name, (unsigned long long)program->info.arena_bytes, (double)program->info.arena_bytes / 0x1p20,
+                       name, (unsigned long long)needed, (double)needed / 0x1p20,
                        (unsigned long long)left, (double)left / 0x1p20);
     for (int i = 0; i < layout->n_blocks; i++) {
-        struct hk_storage *storage = calloc(1, sizeof *storage);
+        struct hk_storage *storage = shared_block(params->share, i, layout->blocks[i]);
+        if (storage) {
+            program->arena[program->n_blocks++] = hk_storage_retain(storage);
+            continue;
+        }
+        storage = calloc(1, sizeof *storage);
         if (!storage) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
         *storage = (struct hk_storage){.device = program->device, .bytes = layout->blocks[i], .references = 1};
         const hk_status status = backend_of(program->device)->buffer_create(program->device, storage->bytes, &storage->buffer);
@@ -65,20 +80,32 @@ static hk_status allocate_arena(struct hk_program *program, const struct hk_layo
     return HK_OK;
 }
 
-static hk_status retain_tensors(struct hk_program *program, const struct hk_graph *graph) {
-    program->tensors = malloc((size_t)(graph->n_leaves + 1) * sizeof *program->tensors);
-    if (!program->tensors) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
-    for (int i = 0; i < graph->n_leaves; i++) {
-        struct hk_storage *storage = graph->leaves[i]->storage;
-        bool seen = false;
-        if (storage->device != program->device)
+static hk_status check_devices(const struct hk_program *program, const struct hk_graph *graph) {
+    for (int i = 0; i < graph->n_leaves; i++)
+        if (graph->leaves[i]->storage->device != program->device)
             return hk_fail(HK_ERROR_INVALID, "hk_compile: the graph uses a tensor %s of another device",
                            hk_shape_text(graph->leaves[i]));
-        for (int k = 0; k < program->n_tensors && !seen; k++) seen = program->tensors[k] == storage;
-        if (seen) continue;
-        program->tensors[program->n_tensors++] = hk_storage_retain(storage);
-        program->info.tensor_bytes += storage->bytes;
-    }
+    return HK_OK;
+}
+
+static void retain_tensor(struct hk_program *program, struct hk_storage *storage) {
+    for (int k = 0; k < program->n_tensors; k++)
+        if (program->tensors[k] == storage) return;
+    program->tensors[program->n_tensors++] = hk_storage_retain(storage);
+    program->info.tensor_bytes += storage->bytes;
+}
+
+/* Those that the calls use: leaves, and what is computed where it would be stored. */
+static hk_status retain_tensors(struct hk_program *program, const struct hk_graph *graph, const struct hk_layout *layout) {
+    program->tensors = malloc((size_t)(graph->n_leaves + 1) * sizeof *program->tensors);
+    if (!program->tensors) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
+    for (int i = 0; i < layout->n_calls; i++)
+        for (int k = 0; k < layout->calls[i]->n_inputs; k++) {
+            struct hk_storage *storage = layout->calls[i]->inputs[k]->root->storage;
+            if (storage) retain_tensor(program, storage);
+        }
+    for (int i = 0; i < layout->n_memories; i++)
+        if (layout->memories[i].storage) retain_tensor(program, layout->memories[i].storage);
     return HK_OK;
 }
 
@@ -156,6 +183,7 @@ static hk_status make_steps(struct hk_program *program, const struct hk_layout *
     }
     const struct hk_plan plan = {.name = name, .steps = steps, .n_steps = layout->n_calls};
     program->info.ops = layout->n_calls;
+    program->info.fused = layout->n_fused;
     status = backend_of(program->device)->program_create(program->device, &plan, &program->info, &program->backend);
     goto done;
 memory:
@@ -178,13 +206,19 @@ struct hk_program *hk_compile(struct hk_device *device, struct hk_graph *graph, 
     struct hk_program *program = calloc(1, sizeof *program);
     if (!program) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory"), NULL;
     program->device = device;
-    if (retain_tensors(program, graph)) goto fail;
-    if (hk_layout_make(graph, ((struct hk_device_base *)device)->info.max_buffer, &layout)) goto fail;
+    if (params->share && params->share->device != device) {
+        hk_fail(HK_ERROR_INVALID, "hk_compile: the program whose memory is to be shared is another device's");
+        goto fail;
+    }
+    if (check_devices(program, graph)) goto fail;
+    const struct hk_device_base *base = (const struct hk_device_base *)device;
+    if (hk_layout_make(graph, base->info.max_buffer, base->fusing, &layout)) goto fail;
     if (layout.n_calls == 0) {
         hk_fail(HK_ERROR_INVALID, "hk_compile: the graph stores nothing (hk_store), so there is nothing to run");
         goto fail;
     }
-    if (allocate_arena(program, &layout, name, params->memory_limit)) goto fail;
+    if (retain_tensors(program, graph, &layout)) goto fail;
+    if (allocate_arena(program, &layout, name, params)) goto fail;
     program->info.value_bytes = layout.value_bytes;
     program->info.peak_bytes = program->info.arena_bytes + program->info.tensor_bytes;
     if (make_steps(program, &layout, name)) goto fail;
@@ -196,9 +230,19 @@ fail:
     return NULL;
 }
 
+/* So that a kernel which reads what none has written in this run gives NaN. */
+static hk_status poison(struct hk_program *program) {
+    struct hk_device *device = program->device;
+    hk_status status = HK_OK;
+    for (int i = 0; i < program->n_blocks && ((struct hk_device_base *)device)->poison && !status; i++)
+        status = backend_of(device)->poison(device, program->arena[i]->buffer);
+    return status;
+}
+
 hk_status hk_program_run(struct hk_program *program) {
     if (!program) return hk_fail(HK_ERROR_INVALID, "hk_program_run: the program is NULL");
-    return backend_of(program->device)->program_run(program->device, program->backend);
+    const hk_status status = poison(program);
+    return status ? status : backend_of(program->device)->program_run(program->device, program->backend);
 }
 
 const struct hk_program_info *hk_program_get_info(const struct hk_program *program) {

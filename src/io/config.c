@@ -5,6 +5,7 @@
 #include <string.h>
 
 #define MAX_SIZE (INT64_C(1) << 31)
+#define LEAST_EPSILON 1e-30 /* 0 in hk_model_config stands for the default */
 
 /* Fails unless the key is missing or has the value with which Hekla's models compute. */
 static void need_flag(struct json_reader *reader, const char *key, bool value) {
@@ -32,7 +33,7 @@ static void parse_gpt2(struct json_reader *reader, struct hk_model_config *confi
     config->heads = json_int(reader, "n_head", 1, MAX_SIZE);
     config->kv_heads = config->heads;
     config->hidden = json_int_or(reader, "n_inner", 1, 4 * MAX_SIZE, 4 * config->width);
-    config->epsilon = (float)json_number_or(reader, "layer_norm_epsilon", 0, 1, 1e-5);
+    config->epsilon = (float)json_number_or(reader, "layer_norm_epsilon", LEAST_EPSILON, 1, 1e-5);
     config->dropout = (float)json_number_or(reader, "resid_pdrop", 0, 1, 0);
     need_text(reader, "activation_function", "gelu_new", "gelu_pytorch_tanh");
     need_flag(reader, "tie_word_embeddings", true);
@@ -50,7 +51,7 @@ static void parse_llama(struct json_reader *reader, struct hk_model_config *conf
     config->layers = json_int(reader, "num_hidden_layers", 1, MAX_SIZE);
     config->heads = json_int(reader, "num_attention_heads", 1, MAX_SIZE);
     config->kv_heads = json_int_or(reader, "num_key_value_heads", 1, MAX_SIZE, config->heads);
-    config->epsilon = (float)json_number_or(reader, "rms_norm_eps", 0, 1, 1e-6);
+    config->epsilon = (float)json_number_or(reader, "rms_norm_eps", LEAST_EPSILON, 1, 1e-6);
     config->rope_base = (float)json_number_or(reader, "rope_theta", 1, 1e30, 10000);
     config->dropout = (float)json_number_or(reader, "resid_pdrop", 0, 1, 0); /* not of LlamaConfig: Hekla's own */
     need_text(reader, "hidden_act", "silu", "swish");
@@ -91,7 +92,7 @@ static bool add_int(cJSON *object, const char *key, int64_t value) {
 
 static bool add_architecture(cJSON *object, const char *architecture, const char *type) {
     cJSON *list = cJSON_AddArrayToObject(object, "architectures");
-    return cJSON_AddItemToArray(list, cJSON_CreateString(architecture)) &&
+    return json_add_item(list, cJSON_CreateString(architecture)) &&
            cJSON_AddStringToObject(object, "model_type", type);
 }
 

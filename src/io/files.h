@@ -8,6 +8,16 @@
 char *state_format(const struct hk_run_state *state);
 hk_status state_parse(const char *json, size_t bytes, struct hk_run_state *state);
 
+/* tokenizer.json: the bytes tokenizer, in the format of Hugging Face's tokenizers. The caller frees it; NULL when out
+   of memory. */
+char *tokenizer_format(void);
+/* HK_OK if it is that tokenizer, however written; HK_ERROR_UNSUPPORTED if another. */
+hk_status tokenizer_parse(const char *json, size_t bytes);
+
+/* metrics.jsonl: the bytes of the leading lines that are whole and of no step after the last; SIZE_MAX when out
+   of memory. */
+size_t metrics_kept(const char *text, size_t bytes, int64_t last_step);
+
 /* Tensors with the names that they have in a file: what a model or an optimizer consists of. */
 struct slot {
     char name[160];
@@ -19,7 +29,7 @@ struct slots {
     int count;
 };
 hk_status slots_of_model(struct slots *slots, struct hk_params *params);
-/* moment1.NAME and moment2.NAME for each parameter. */
+/* moment1.NAME and moment2.NAME for each parameter, and loss_scaling where the loss is scaled. */
 hk_status slots_of_optimizer(struct slots *slots, struct hk_params *params, struct hk_optimizer *optimizer);
 void slots_free(struct slots *slots);
 

@@ -1,6 +1,8 @@
 /* Strict reading of JSON on top of cJSON. */
 #include "io/json.h"
+#include <errno.h>
 #include <inttypes.h>
+#include <locale.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,9 +43,18 @@ cJSON *json_parse(const char *text, size_t bytes) {
     if (!copy) return fail_parse(HK_ERROR_OUT_OF_MEMORY, "no memory for a JSON text");
     memcpy(copy, text, bytes);
     memset(copy + bytes, 0, 8);
-    const char *end = NULL;
+    const char *end = NULL, *why = NULL;
     cJSON *object = cJSON_ParseWithLengthOpts(copy, bytes + 1, &end, 0);
-    const char *why = NULL;
+    if (!object) { /* cJSON does not say whether the text or the memory was at fault: with memory, again */
+        void *probe = malloc(bytes + 4096);
+        free(probe);
+        if (probe) object = cJSON_ParseWithLengthOpts(copy, bytes + 1, &end, 0);
+        else why = "no memory for a JSON text";
+    }
+    if (why) {
+        free(copy);
+        return fail_parse(HK_ERROR_OUT_OF_MEMORY, why);
+    }
     if (!object) why = "the JSON text is not well formed, or nested too deeply";
     else if (!cJSON_IsObject(object)) why = "the JSON text is not an object";
     else if (end[strspn(end, " \t\r\n")] != 0) why = "something follows the JSON object";
@@ -104,8 +115,10 @@ const char *json_text(struct json_reader *reader, const char *key) {
 uint64_t json_u64(struct json_reader *reader, const char *key) {
     const char *text = json_text(reader, key);
     const size_t digits = strspn(text, "0123456789");
-    if (digits && digits <= 20 && !text[digits]) return strtoull(text, NULL, 10);
-    fail_key(reader, key, "a whole number written as text");
+    errno = 0;
+    const uint64_t number = digits && !text[digits] ? strtoull(text, NULL, 10) : 0;
+    if (digits && !text[digits] && !errno) return number;
+    fail_key(reader, key, "a whole number below 2^64 written as text");
     return 0;
 }
 
@@ -115,6 +128,24 @@ int64_t json_int_or(struct json_reader *reader, const char *key, int64_t low, in
 
 double json_number_or(struct json_reader *reader, const char *key, double low, double high, double otherwise) {
     return json_has(reader, key) ? json_number(reader, key, low, high) : otherwise;
+}
+
+bool json_add_double(cJSON *object, const char *key, double x) {
+    if (!isfinite(x)) return cJSON_AddNullToObject(object, key) != NULL;
+    char text[32];
+    for (int digits = 15; digits <= 17; digits++) {
+        snprintf(text, sizeof text, "%.*g", digits, x);
+        if (strtod(text, NULL) == x) break;
+    }
+    char *point = strchr(text, *localeconv()->decimal_point);
+    if (point) *point = '.';
+    return cJSON_AddRawToObject(object, key, text) != NULL;
+}
+
+bool json_add_item(cJSON *array, cJSON *item) {
+    if (cJSON_AddItemToArray(array, item)) return true;
+    cJSON_Delete(item);
+    return false;
 }
 
 bool json_add_float(cJSON *object, const char *key, float x) {

@@ -25,8 +25,15 @@ uint64_t json_u64(struct json_reader *reader, const char *key);     /* written a
 int64_t json_int_or(struct json_reader *reader, const char *key, int64_t low, int64_t high, int64_t otherwise);
 double json_number_or(struct json_reader *reader, const char *key, double low, double high, double otherwise);
 
+/* Adds the item to the array; where that fails, either of them NULL, the item is deleted. */
+bool json_add_item(cJSON *array, cJSON *item);
+
 /* A whole number from 0 to 2^53; false for anything else. */
 bool json_size(const cJSON *item, int64_t *size);
+
+/* x with as many digits as it takes to read back as it was; null where it is no number. (cJSON's own printing is
+   content with a neighbour.) */
+bool json_add_double(cJSON *object, const char *key, double x);
 
 /* The shortest decimal number that reads back as x: 1e-05 rather than 9.9999997473787516e-06. */
 bool json_add_float(cJSON *object, const char *key, float x);

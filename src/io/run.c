@@ -8,7 +8,10 @@
        before a save                 10           10     -
        after writing                 10           10     20
        after replacing state.json    20           10     20          <- the save took place
-       after renaming                20           20     - */
+       after renaming                20           20     -
+
+   Between any two of these the folder is synced: a power cut may lose any of the changes since the last sync, and keep
+   those after it. */
 #include "io/files.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -40,13 +43,11 @@ bool hk_run_exists(const char *folder) {
     return folder && (exists(folder, "state.json") || exists(folder, "model.safetensors"));
 }
 
-hk_status folder_sync(const char *folder) {
-    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    /* file systems that cannot sync a folder say EINVAL */
-    const bool ok = fd >= 0 && (fsync(fd) == 0 || errno == EINVAL);
-    if (!ok) hk_fail(HK_ERROR_IO, "cannot sync %s: %s", folder, strerror(errno));
-    if (fd >= 0) close(fd);
-    return ok ? HK_OK : HK_ERROR_IO;
+static hk_status load_json(const char *folder, const char *name, char **text, size_t *bytes) {
+    if (!folder || !*folder) return hk_fail(HK_ERROR_INVALID, "run: no folder given");
+    if (access(folder, F_OK)) return hk_fail(HK_ERROR_IO, "cannot open %s: %s", folder, strerror(errno));
+    if (!exists(folder, name)) return hk_fail(HK_ERROR_FORMAT, "%s is no run: it has no %s", folder, name);
+    return hk_file_read(path_in(folder, name, "").text, text, bytes);
 }
 
 /* -1: none. */
@@ -56,12 +57,20 @@ static int64_t step_of(const struct hk_safetensors *file) {
     return strtoll(text, NULL, 10);
 }
 
-static int64_t step_of_path(const struct path *path) {
-    if (access(path->text, F_OK)) return -1;
+/* -1 where there is no such file, or none with a step in it. Fails where it cannot be known. */
+static hk_status step_of_path(const struct path *path, int64_t *step) {
+    *step = -1;
+    if (access(path->text, F_OK)) return HK_OK;
     struct hk_safetensors *file = hk_safetensors_open(path->text);
-    const int64_t step = file ? step_of(file) : -1;
+    if (file) *step = step_of(file);
+    const hk_status status = file ? HK_OK : hk_error_status();
     hk_safetensors_destroy(&file);
-    return step;
+    return status == HK_ERROR_IO || status == HK_ERROR_OUT_OF_MEMORY ? status : HK_OK;
+}
+
+static bool is_of_step(const struct path *path, int64_t step) {
+    int64_t found;
+    return step_of_path(path, &found) == HK_OK && found == step;
 }
 
 /* ---- Saving ---- */
@@ -70,31 +79,44 @@ static void remove_next(const char *folder) {
     for (size_t i = 0; i < HK_LENGTH(weights); i++) unlink(path_in(folder, weights[i], ".next").text);
 }
 
+/* The file is under its name, if it is anywhere. */
+static hk_status finish_rename(const char *folder, const char *name, int64_t step) {
+    const struct path old = path_in(folder, name, ""), next = path_in(folder, name, ".next");
+    int64_t found;
+    hk_status status = step_of_path(&old, &found);
+    if (status != HK_OK || found == step) return status;
+    status = step_of_path(&next, &found);
+    if (status != HK_OK || found != step) return status;
+    if (rename(next.text, old.text) == 0) return hk_folder_sync(folder);
+    return hk_fail(HK_ERROR_IO, "cannot rename %s: %s", next.text, strerror(errno));
+}
+
 /* Does the renames that a killed process did not come to. */
-static void finish_commit(const char *folder, int64_t step) {
-    for (size_t i = 0; i < HK_LENGTH(weights); i++) {
-        const struct path old = path_in(folder, weights[i], ""), next = path_in(folder, weights[i], ".next");
-        if (step_of_path(&old) != step && step_of_path(&next) == step) rename(next.text, old.text);
-    }
+static hk_status finish_commit(const char *folder, int64_t step) {
+    hk_status status = HK_OK;
+    for (size_t i = 0; i < HK_LENGTH(weights) && status == HK_OK; i++) status = finish_rename(folder, weights[i], step);
+    return status;
 }
 
 static hk_status commit(const char *folder, const struct hk_run_state *state) {
     char *text = state_format(state);
     if (!text) return HK_ERROR_OUT_OF_MEMORY;
-    hk_status status = folder_sync(folder); /* first the names, then what relies on them */
+    hk_status status = hk_folder_sync(folder);
     if (status == HK_OK) status = hk_file_write(path_in(folder, "state.json", "").text, text, strlen(text));
     free(text);
     return status;
 }
 
 static hk_status rename_next(const char *folder, bool optimizer) {
+    const hk_status status = hk_folder_sync(folder);
+    if (status != HK_OK) return status;
     for (size_t i = 0; i < HK_LENGTH(weights); i++) {
         const struct path old = path_in(folder, weights[i], ""), next = path_in(folder, weights[i], ".next");
         if (i == 1 && !optimizer) unlink(old.text);
         else if (rename(next.text, old.text))
             return hk_fail(HK_ERROR_IO, "cannot rename %s: %s", next.text, strerror(errno));
     }
-    return folder_sync(folder);
+    return hk_folder_sync(folder);
 }
 
 static hk_status write_weights(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer,
@@ -120,7 +142,7 @@ static hk_status write_weights(const char *folder, struct hk_params *params, str
 static hk_status write_description(const char *folder, const struct hk_model_config *config) {
     char *text = hk_config_format(config), *tokenizer = tokenizer_format();
     hk_status status = text && tokenizer ? HK_OK : hk_error_status();
-    if (status == HK_OK)
+    if (status == HK_OK && !exists(folder, "tokenizer.json"))
         status = hk_file_write(path_in(folder, "tokenizer.json", "").text, tokenizer, strlen(tokenizer));
     if (status == HK_OK) status = hk_file_write(path_in(folder, "config.json", "").text, text, strlen(text));
     free(text);
@@ -128,9 +150,9 @@ static hk_status write_description(const char *folder, const struct hk_model_con
     return status;
 }
 
-static void remove_description(const char *folder) {
+static void remove_description(const char *folder, bool keep_tokenizer) {
     unlink(path_in(folder, "config.json", "").text);
-    unlink(path_in(folder, "tokenizer.json", "").text);
+    if (!keep_tokenizer) unlink(path_in(folder, "tokenizer.json", "").text);
     rmdir(folder); /* only if nothing else is in it */
 }
 
@@ -149,12 +171,39 @@ static hk_status check_description(const char *folder, const struct hk_model_con
     return status;
 }
 
+/* That a folder without a run has nothing in it that a run would replace. The bytes tokenizer may be there: a first
+   save that was cut off leaves it. */
+static hk_status check_new(const char *folder) {
+    char *text;
+    size_t bytes;
+    if (exists(folder, weights[1]))
+        return hk_fail(HK_ERROR_INVALID, "%s has an %s of no run (choose another folder)", folder, weights[1]);
+    if (!exists(folder, "tokenizer.json")) return HK_OK;
+    hk_status status = load_json(folder, "tokenizer.json", &text, &bytes);
+    if (status != HK_OK) return status;
+    status = tokenizer_parse(text, bytes);
+    free(text);
+    if (status == HK_OK) return HK_OK;
+    return hk_fail(status, "%s/tokenizer.json: %s (choose another folder)", folder, hk_error_message());
+}
+
+/* Brings a folder in which a process was killed to where no file under a ".next" name is the run's. Where that fails,
+   saving must not begin: it would remove them. */
+hk_status hk_run_settle(const char *folder) {
+    struct hk_run_state state;
+    if (!folder) return hk_fail(HK_ERROR_INVALID, "run: settling needs a folder");
+    if (!exists(folder, "state.json")) return HK_OK;
+    const hk_status status = hk_run_load_state(folder, &state);
+    if (status == HK_ERROR_FORMAT) return HK_OK; /* nobody can resume it */
+    return status == HK_OK ? finish_commit(folder, state.step) : status;
+}
+
 static hk_status save(const char *folder, struct hk_params *params, struct hk_optimizer *optimizer,
                       const struct hk_run_state *state) {
-    struct hk_run_state old;
-    if (exists(folder, "state.json") && hk_run_load_state(folder, &old) == HK_OK) finish_commit(folder, old.step);
+    hk_status status = hk_run_settle(folder);
+    if (status != HK_OK) return status;
     remove_next(folder);
-    hk_status status = write_weights(folder, params, optimizer, state->step);
+    status = write_weights(folder, params, optimizer, state->step);
     if (status == HK_OK) status = commit(folder, state);
     if (status == HK_OK) return rename_next(folder, optimizer != NULL);
     remove_next(folder);
@@ -171,20 +220,16 @@ hk_status hk_run_save(const char *folder, const struct hk_model_config *config, 
         status = check_description(folder, config);
         return status == HK_OK ? save(folder, params, optimizer, state) : status;
     }
+    const bool has_tokenizer = exists(folder, "tokenizer.json");
+    status = check_new(folder);
+    if (status != HK_OK) return status;
     status = write_description(folder, config);
     if (status == HK_OK) status = save(folder, params, optimizer, state);
-    if (status != HK_OK && !hk_run_exists(folder)) remove_description(folder);
+    if (status != HK_OK && !hk_run_exists(folder)) remove_description(folder, has_tokenizer);
     return status;
 }
 
 /* ---- Loading ---- */
-
-static hk_status load_json(const char *folder, const char *name, char **text, size_t *bytes) {
-    if (!folder || !*folder) return hk_fail(HK_ERROR_INVALID, "run: no folder given");
-    if (access(folder, F_OK)) return hk_fail(HK_ERROR_IO, "cannot open %s: %s", folder, strerror(errno));
-    if (!exists(folder, name)) return hk_fail(HK_ERROR_FORMAT, "%s is no run: it has no %s", folder, name);
-    return hk_file_read(path_in(folder, name, "").text, text, bytes);
-}
 
 /* Puts the file's name before the message. */
 static hk_status in_file(hk_status status, const char *folder, const char *name) {
@@ -214,7 +259,7 @@ hk_status hk_run_load_state(const char *folder, struct hk_run_state *state) {
 /* The one of name and name.next that is of the step (any, where step is -1). */
 static struct hk_safetensors *open_weights(const char *folder, const char *name, int64_t step) {
     const struct path old = path_in(folder, name, ""), next = path_in(folder, name, ".next");
-    if (step >= 0 && step_of_path(&old) != step && step_of_path(&next) == step) return hk_safetensors_open(next.text);
+    if (step >= 0 && !is_of_step(&old, step) && is_of_step(&next, step)) return hk_safetensors_open(next.text);
     struct hk_safetensors *file = hk_safetensors_open(old.text);
     const int64_t other = step_of(file);
     if (!file || step < 0 || other == step) return file;
@@ -242,7 +287,8 @@ static hk_status open_run(const char *folder, bool optimizer, struct opened *run
         if (status != HK_OK) return status;
         step = run->state.step;
     }
-    if (optimizer) finish_commit(folder, step); /* who resumes is the one who will save */
+    /* who resumes is the one who will save; where it cannot be done, what is needed is read from where it is */
+    if (optimizer) finish_commit(folder, step);
     run->model = open_weights(folder, weights[0], step);
     if (run->model && optimizer) run->optimizer = open_weights(folder, weights[1], step);
     if (run->model && (run->optimizer || !optimizer)) return HK_OK;
@@ -255,7 +301,7 @@ static hk_status open_run_again(const char *folder, bool optimizer, struct opene
     hk_status status = HK_OK;
     for (int attempt = 0; attempt < 3; attempt++) {
         status = open_run(folder, optimizer, run);
-        if (status == HK_OK) break;
+        if (status == HK_OK || status == HK_ERROR_OUT_OF_MEMORY) break;
     }
     return status;
 }
@@ -264,8 +310,8 @@ static hk_status load_weights(const char *folder, const struct slots *model, con
                               const struct opened *run) {
     hk_status status = in_file(slots_check(model, run->model), folder, weights[0]);
     if (status == HK_OK && run->optimizer) status = in_file(slots_check(optimizer, run->optimizer), folder, weights[1]);
-    if (status == HK_OK) status = slots_load(model, run->model);
-    if (status == HK_OK && run->optimizer) status = slots_load(optimizer, run->optimizer);
+    if (status == HK_OK) status = in_file(slots_load(model, run->model), folder, weights[0]);
+    if (status == HK_OK && run->optimizer) status = in_file(slots_load(optimizer, run->optimizer), folder, weights[1]);
     return status;
 }
 
@@ -294,6 +340,7 @@ hk_status hk_run_load(const char *folder, struct hk_params *params, struct hk_op
     int64_t updates = run.state.step;
     if (status == HK_OK && optimizer) status = in_file(read_updates(run.optimizer, &updates), folder, weights[1]);
     if (status == HK_OK) status = load_weights(folder, &model, &moments, &run);
+    if (status == HK_OK) status = hk_params_refresh(params);
     if (status == HK_OK && optimizer) hk_optimizer_set_step(optimizer, updates);
     if (status == HK_OK && state) *state = run.state;
     slots_free(&model);

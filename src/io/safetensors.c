@@ -18,9 +18,9 @@
 #define MAX_HEADER 100000000u /* the format's own limit */
 
 struct hk_safetensors {
-    const uint8_t *data;
+    const uint8_t *data; /* all of it: the caller's memory, or the file's, mapped */
     size_t bytes;
-    bool mapped;
+    int fd;        /* of the mapped file; -1: none */
     cJSON *header; /* owns the names */
     const cJSON *metadata;
     struct hk_safetensors_entry *entries;        /* by place in the file */
@@ -37,6 +37,22 @@ static bool fail(const char *format, ...) {
     va_end(args);
     hk_fail(HK_ERROR_FORMAT, "safetensors: %s", message);
     return false;
+}
+
+/* Of a mapped file by a system call, which answers with an error where touching the mapping would end the process: the
+   file was made shorter since, or the disk fails. */
+static bool read_at(const struct hk_safetensors *file, size_t offset, void *out, size_t bytes) {
+    if (file->fd < 0 && bytes) memcpy(out, file->data + offset, bytes);
+    for (size_t done = 0; file->fd >= 0 && done < bytes;) {
+        const ssize_t n = pread(file->fd, (char *)out + done, bytes - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR) continue;
+        if (n <= 0) {
+            hk_fail(HK_ERROR_IO, "cannot read: %s", n ? strerror(errno) : "the file was made shorter meanwhile");
+            return false;
+        }
+        done += (size_t)n;
+    }
+    return true;
 }
 
 static bool read_dtype(const char *name, const cJSON *item, enum hk_dtype *dtype) {
@@ -143,20 +159,35 @@ static bool check_names(struct hk_safetensors *file) {
     return true;
 }
 
-/* Sets header from the first bytes, and data_start. */
-static bool read_header(struct hk_safetensors *file, size_t *data_start) {
-    if (file->bytes < 8) return fail("%zu bytes are too few for a header", file->bytes);
-    uint64_t size = 0;
-    for (int i = 0; i < 8; i++) size |= (uint64_t)file->data[i] << (8 * i);
-    if (size > file->bytes - 8)
+static bool read_header_size(const struct hk_safetensors *file, size_t *size) {
+    uint8_t first[8];
+    uint64_t claim = 0;
+    if (file->bytes < sizeof first) return fail("%zu bytes are too few for a header", file->bytes);
+    if (!read_at(file, 0, first, sizeof first)) return false;
+    for (int i = 0; i < 8; i++) claim |= (uint64_t)first[i] << (8 * i);
+    if (claim > file->bytes - 8)
         return fail("the header claims %" PRIu64 " bytes, the file has %zu: it was cut, or is no safetensors file",
-                    size, file->bytes);
-    if (size > MAX_HEADER) return fail("the header claims %" PRIu64 " bytes; the format allows %u", size, MAX_HEADER);
-    *data_start = 8 + (size_t)size;
-    file->header = json_parse((const char *)file->data + 8, (size_t)size);
-    if (file->header) return true;
-    hk_fail(hk_error_status(), "safetensors: the header is wrong: %s", hk_error_message());
-    return false;
+                    claim, file->bytes);
+    if (claim > MAX_HEADER) return fail("the header claims %" PRIu64 " bytes; the format allows %u", claim, MAX_HEADER);
+    *size = (size_t)claim;
+    return true;
+}
+
+/* Sets header, and data_start. */
+static bool read_header(struct hk_safetensors *file, size_t *data_start) {
+    size_t size = 0;
+    if (!read_header_size(file, &size)) return false;
+    char *text = malloc(size + 1);
+    if (!text) {
+        hk_fail(HK_ERROR_OUT_OF_MEMORY, "safetensors: no memory for a header of %zu bytes", size);
+        return false;
+    }
+    const bool ok = read_at(file, 8, text, size);
+    if (ok) file->header = json_parse(text, size);
+    free(text);
+    *data_start = 8 + size;
+    if (ok && !file->header) hk_fail(hk_error_status(), "safetensors: the header is wrong: %s", hk_error_message());
+    return file->header != NULL;
 }
 
 static bool read_entries(struct hk_safetensors *file, size_t data_start) {
@@ -181,27 +212,30 @@ static bool read_entries(struct hk_safetensors *file, size_t data_start) {
     return check_names(file) && check_tiling(file, data_start);
 }
 
-static struct hk_safetensors *parse(const void *data, size_t bytes, bool mapped) {
+/* Takes over the mapping and the descriptor, if there is one, also where it fails. */
+static struct hk_safetensors *parse(const void *data, size_t bytes, int fd) {
     struct hk_safetensors *file = calloc(1, sizeof *file);
     size_t data_start = 0;
     if (!file) {
-        if (mapped) munmap((void *)(uintptr_t)data, bytes);
+        if (fd >= 0) munmap((void *)(uintptr_t)data, bytes), close(fd);
         hk_fail(HK_ERROR_OUT_OF_MEMORY, "safetensors: no memory");
         return NULL;
     }
-    file->data = data, file->bytes = bytes, file->mapped = mapped;
+    file->data = data, file->bytes = bytes, file->fd = fd;
     if (!read_header(file, &data_start) || !read_entries(file, data_start)) hk_safetensors_destroy(&file);
     return file;
 }
 
 struct hk_safetensors *hk_safetensors_parse(const void *data, size_t bytes) {
-    return parse(data, bytes, false);
+    if (data) return parse(data, bytes, -1);
+    hk_fail(HK_ERROR_INVALID, "safetensors: there is nothing to read");
+    return NULL;
 }
 
 struct hk_safetensors *hk_safetensors_open(const char *path) {
     struct stat info;
-    struct hk_safetensors *file = NULL;
-    const int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* a pipe without a writer is refused rather than waited for */
+    const int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     if (fd < 0 || fstat(fd, &info)) goto fail;
     if (!S_ISREG(info.st_mode)) {
         errno = S_ISDIR(info.st_mode) ? EISDIR : EINVAL;
@@ -209,16 +243,16 @@ struct hk_safetensors *hk_safetensors_open(const char *path) {
     }
     if (info.st_size == 0) { /* which mmap refuses */
         hk_fail(HK_ERROR_FORMAT, "%s: safetensors: the file is empty", path);
-    } else {
-        void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-        if (data == MAP_FAILED) goto fail;
-        file = parse(data, (size_t)info.st_size, true);
-        if (!file) hk_fail(hk_error_status(), "%s: %s", path, hk_error_message());
+        close(fd);
+        return NULL;
     }
-    close(fd);
+    void *data = mmap(NULL, (size_t)info.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (data == MAP_FAILED) goto fail;
+    struct hk_safetensors *file = parse(data, (size_t)info.st_size, fd);
+    if (!file) hk_fail(hk_error_status(), "%s: %s", path, hk_error_message());
     return file;
 fail:
-    hk_fail(HK_ERROR_IO, "cannot open %s: %s", path, strerror(errno));
+    hk_fail(errno == ENOMEM ? HK_ERROR_OUT_OF_MEMORY : HK_ERROR_IO, "cannot open %s: %s", path, strerror(errno));
     if (fd >= 0) close(fd);
     return NULL;
 }
@@ -226,12 +260,20 @@ fail:
 void hk_safetensors_destroy(struct hk_safetensors **file) {
     if (!file || !*file) return;
     struct hk_safetensors *f = *file;
-    if (f->mapped) munmap((void *)(uintptr_t)f->data, f->bytes);
+    if (f->fd >= 0) munmap((void *)(uintptr_t)f->data, f->bytes), close(f->fd);
     cJSON_Delete(f->header);
     free(f->entries);
     free(f->by_name);
     free(f);
     *file = NULL;
+}
+
+hk_status hk_safetensors_read(const struct hk_safetensors *file, const struct hk_safetensors_entry *entry,
+                              void *buffer) {
+    if (!file || !entry || (entry->bytes && !buffer))
+        return hk_fail(HK_ERROR_INVALID, "safetensors: nothing to read, or nowhere to put it");
+    if (read_at(file, (size_t)((const uint8_t *)entry->data - file->data), buffer, entry->bytes)) return HK_OK;
+    return hk_fail(hk_error_status(), "%s: %s", entry->name, hk_error_message());
 }
 
 int hk_safetensors_count(const struct hk_safetensors *file) { return file ? file->count : 0; }

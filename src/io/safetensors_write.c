@@ -33,9 +33,9 @@ static bool add_entry(cJSON *header, const struct hk_safetensors_entry *e, uint6
     bool ok = cJSON_AddStringToObject(item, "dtype", dtype_names[e->dtype]) != NULL;
     cJSON *shape = cJSON_AddArrayToObject(item, "shape"), *range = cJSON_AddArrayToObject(item, "data_offsets");
     for (int i = 0; i < e->shape.rank; i++)
-        ok = cJSON_AddItemToArray(shape, cJSON_CreateNumber((double)e->shape.size[i])) && ok;
-    ok = cJSON_AddItemToArray(range, cJSON_CreateNumber((double)begin)) && ok;
-    return cJSON_AddItemToArray(range, cJSON_CreateNumber((double)(begin + e->bytes))) && ok;
+        ok = json_add_item(shape, cJSON_CreateNumber((double)e->shape.size[i])) && ok;
+    ok = json_add_item(range, cJSON_CreateNumber((double)begin)) && ok;
+    return json_add_item(range, cJSON_CreateNumber((double)(begin + e->bytes))) && ok;
 }
 
 static bool add_metadata(cJSON *header, const struct safetensors_metadata *metadata) {

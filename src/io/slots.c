@@ -49,9 +49,11 @@ static hk_status add_moment(struct slots *slots, struct hk_params *params, struc
 
 hk_status slots_of_optimizer(struct slots *slots, struct hk_params *params, struct hk_optimizer *optimizer) {
     const int count = hk_params_count(params);
-    hk_status status = slots_alloc(slots, 2 * count);
+    hk_status status = slots_alloc(slots, 2 * count + 1);
     for (int m = 0; m < 2; m++)
         for (int i = 0; i < count && status == HK_OK; i++) status = add_moment(slots, params, optimizer, m, i);
+    if (status == HK_OK && hk_optimizer_scaling(optimizer))
+        slots->items[slots->count++] = (struct slot){.name = "loss_scaling", .tensor = hk_optimizer_scaling(optimizer)};
     return status;
 }
 
@@ -114,14 +116,14 @@ hk_status slots_check(const struct slots *slots, const struct hk_safetensors *fi
     return HK_OK;
 }
 
-static hk_status write_converted(struct hk_tensor *tensor, const struct hk_safetensors_entry *entry) {
+static hk_status write_converted(struct hk_tensor *tensor, const struct hk_safetensors_entry *entry, const void *data) {
     const size_t count = entry->bytes / 2;
     float *wide = malloc((count + 1) * sizeof *wide);
     if (!wide)
         return hk_fail(HK_ERROR_OUT_OF_MEMORY, "no memory for %zu bytes of %s", count * sizeof *wide, entry->name);
     for (size_t i = 0; i < count; i++) {
         uint16_t narrow;
-        memcpy(&narrow, (const char *)entry->data + 2 * i, sizeof narrow);
+        memcpy(&narrow, (const char *)data + 2 * i, sizeof narrow);
         wide[i] = entry->dtype == HK_F16 ? hk_f32_from_f16(narrow) : hk_f32_from_bf16(narrow);
     }
     const hk_status status = hk_tensor_write(tensor, wide, count * sizeof *wide);
@@ -129,13 +131,21 @@ static hk_status write_converted(struct hk_tensor *tensor, const struct hk_safet
     return status;
 }
 
+static hk_status load_slot(const struct slot *slot, const struct hk_safetensors *file, void *buffer) {
+    const struct hk_safetensors_entry *entry = find(file, slot->name);
+    const hk_status status = hk_safetensors_read(file, entry, buffer);
+    if (status != HK_OK) return status;
+    if (entry->dtype == HK_F32) return hk_tensor_write(slot->tensor, buffer, entry->bytes);
+    return write_converted(slot->tensor, entry, buffer);
+}
+
 hk_status slots_load(const struct slots *slots, const struct hk_safetensors *file) {
+    size_t largest = 1;
+    for (int i = 0; i < slots->count; i++) largest = HK_MAX(largest, find(file, slots->items[i].name)->bytes);
+    void *buffer = malloc(largest);
+    if (!buffer) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "no memory for a tensor of %zu bytes", largest);
     hk_status status = HK_OK;
-    for (int i = 0; i < slots->count && status == HK_OK; i++) {
-        struct hk_tensor *tensor = slots->items[i].tensor;
-        const struct hk_safetensors_entry *entry = find(file, slots->items[i].name);
-        status = entry->dtype == HK_F32 ? hk_tensor_write(tensor, entry->data, entry->bytes)
-                                        : write_converted(tensor, entry);
-    }
+    for (int i = 0; i < slots->count && status == HK_OK; i++) status = load_slot(&slots->items[i], file, buffer);
+    free(buffer);
     return status;
 }

@@ -8,13 +8,14 @@
 #define MAX_COUNT (INT64_C(1) << 53)
 
 static const char *const schedule_names[] = {"constant", "linear", "cosine"};
+static const char *const precision_names[] = {[HK_F32] = "f32", [HK_F16] = "f16", [HK_BF16] = "bf16"};
 static const char *const optimizer_names[] = {"sgd", "nesterov", "adam", "adamw"};
 
 static bool add_schedule(cJSON *object, const struct hk_schedule *s) {
     cJSON *item = cJSON_AddObjectToObject(object, "schedule");
     return cJSON_AddStringToObject(item, "kind", schedule_names[s->kind]) && json_add_float(item, "peak", s->peak) &&
-           json_add_float(item, "floor", s->floor) && cJSON_AddNumberToObject(item, "warmup", (double)s->warmup) &&
-           cJSON_AddNumberToObject(item, "steps", (double)s->steps);
+           json_add_float(item, "floor", s->floor) && json_add_double(item, "warmup", (double)s->warmup) &&
+           json_add_double(item, "steps", (double)s->steps);
 }
 
 static bool add_optimizer(cJSON *object, const struct hk_optimizer_params *o) {
@@ -22,24 +23,25 @@ static bool add_optimizer(cJSON *object, const struct hk_optimizer_params *o) {
     return cJSON_AddStringToObject(item, "kind", optimizer_names[o->kind]) &&
            json_add_float(item, "momentum", o->momentum) && json_add_float(item, "beta1", o->beta1) &&
            json_add_float(item, "beta2", o->beta2) && json_add_float(item, "epsilon", o->epsilon) &&
-           json_add_float(item, "weight_decay", o->weight_decay) && json_add_float(item, "clip", o->clip);
+           json_add_float(item, "weight_decay", o->weight_decay) && json_add_float(item, "clip", o->clip) &&
+           json_add_float(item, "loss_scale", o->loss_scale) &&
+           json_add_double(item, "scale_growth", (double)o->scale_growth);
 }
 
 char *state_format(const struct hk_run_state *s) {
     cJSON *object = cJSON_CreateObject();
     const char *data = json_is_utf8(s->data, strlen(s->data)) ? s->data : "";
-    const bool ok = cJSON_AddNumberToObject(object, "step", (double)s->step) &&
-                    cJSON_AddNumberToObject(object, "steps", (double)s->steps) &&
-                    cJSON_AddNumberToObject(object, "minutes", s->minutes) && json_add_u64(object, "seed", s->seed) &&
-                    cJSON_AddNumberToObject(object, "seconds", s->seconds) &&
-                    cJSON_AddNumberToObject(object, "loss", s->loss) &&
-                    cJSON_AddNumberToObject(object, "held_out_loss", s->held_out_loss) &&
-                    cJSON_AddNumberToObject(object, "batch", (double)s->batch) &&
-                    cJSON_AddNumberToObject(object, "length", (double)s->length) &&
-                    cJSON_AddNumberToObject(object, "accumulate", (double)s->accumulate) &&
-                    cJSON_AddNumberToObject(object, "evaluate_every", (double)s->evaluate_every) &&
-                    add_schedule(object, &s->schedule) && add_optimizer(object, &s->optimizer) &&
-                    cJSON_AddStringToObject(object, "data", data) && json_add_u64(object, "data_hash", s->data_hash);
+    const bool ok =
+        json_add_double(object, "step", (double)s->step) && json_add_double(object, "steps", (double)s->steps) &&
+        json_add_double(object, "minutes", s->minutes) && json_add_u64(object, "seed", s->seed) &&
+        json_add_double(object, "seconds", s->seconds) && json_add_double(object, "loss", s->loss) &&
+        json_add_double(object, "held_out_loss", s->held_out_loss) &&
+        json_add_double(object, "batch", (double)s->batch) && json_add_double(object, "length", (double)s->length) &&
+        json_add_double(object, "accumulate", (double)s->accumulate) &&
+        json_add_double(object, "evaluate_every", (double)s->evaluate_every) && add_schedule(object, &s->schedule) &&
+        add_optimizer(object, &s->optimizer) &&
+        cJSON_AddStringToObject(object, "precision", precision_names[s->precision]) && cJSON_AddStringToObject(object, "data", data) &&
+        json_add_u64(object, "data_hash", s->data_hash);
     return json_finish(object, ok, false);
 }
 
@@ -76,6 +78,8 @@ static void read_optimizer(struct json_reader *outer, struct hk_optimizer_params
     o->epsilon = read_float(&reader, "epsilon");
     o->weight_decay = read_float(&reader, "weight_decay");
     o->clip = read_float(&reader, "clip");
+    o->loss_scale = (float)json_number_or(&reader, "loss_scale", 0, 0x1p40, 0);
+    o->scale_growth = json_int_or(&reader, "scale_growth", 0, 1 << 24, 0);
     outer->status = reader.status;
 }
 
@@ -98,7 +102,10 @@ hk_status state_parse(const char *json, size_t bytes, struct hk_run_state *state
     s.data_hash = json_has(&reader, "data_hash") ? json_u64(&reader, "data_hash") : 0;
     read_schedule(&reader, &s.schedule);
     read_optimizer(&reader, &s.optimizer);
-    if (json_has(&reader, "data")) snprintf(s.data, sizeof s.data, "%s", json_text(&reader, "data"));
+    if (json_has(&reader, "precision")) /* else of a version that had f32 alone */
+        s.precision = (enum hk_dtype)index_of(&reader, "precision", precision_names, HK_LENGTH(precision_names));
+    const char *data = json_has(&reader, "data") ? json_text(&reader, "data") : "";
+    if (strlen(data) < sizeof s.data) strcpy(s.data, data); /* else none, rather than one that is cut */
     cJSON_Delete(object);
     if (reader.status == HK_OK) *state = s;
     return reader.status;

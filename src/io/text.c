@@ -7,40 +7,48 @@
 #include <stdlib.h>
 
 struct hk_text {
-    char *bytes;
+    const char *bytes;
+    char *owned;             /* what was read from a file */
     int64_t count, training; /* tokens in all, and before the part that is held out */
     char name[256];          /* for messages */
 };
 
-struct hk_text *hk_text_open(const char *path, const struct hk_text_params *params) {
+static struct hk_text *make(const char *name, const void *data, size_t bytes, const struct hk_text_params *params) {
     const float held_out = params && params->held_out != 0 ? params->held_out : 0.1f;
-    if (!path || !(held_out > 0 && held_out <= 1)) {
+    struct hk_text *text = NULL;
+    if (!(held_out > 0 && held_out <= 1))
         hk_fail(HK_ERROR_INVALID, "text: the part held out must be over 0 and at most 1, not %g", (double)held_out);
-        return NULL;
-    }
-    struct hk_text *text = calloc(1, sizeof *text);
-    size_t bytes;
-    if (!text) {
-        hk_fail(HK_ERROR_OUT_OF_MEMORY, "no memory to read %s", path);
-        return NULL;
-    }
-    if (hk_file_read(path, &text->bytes, &bytes) != HK_OK) goto fail;
-    if (bytes == 0) {
-        hk_fail(HK_ERROR_INVALID, "%s is empty: there is nothing to learn from", path);
-        goto fail;
-    }
+    else if (bytes == 0 || !data) hk_fail(HK_ERROR_INVALID, "%s is empty: there is nothing to learn from", name);
+    else if (!(text = calloc(1, sizeof *text))) hk_fail(HK_ERROR_OUT_OF_MEMORY, "no memory to read %s", name);
+    if (!text) return NULL;
+    text->bytes = data;
     text->count = (int64_t)bytes;
     text->training = text->count - (int64_t)((double)text->count * (double)held_out);
-    snprintf(text->name, sizeof text->name, "%s", path);
+    snprintf(text->name, sizeof text->name, "%s", name);
     return text;
-fail:
-    hk_text_destroy(&text);
-    return NULL;
+}
+
+struct hk_text *hk_text_parse(const void *data, size_t bytes, const struct hk_text_params *params) {
+    return make("the text", data, bytes, params);
+}
+
+struct hk_text *hk_text_open(const char *path, const struct hk_text_params *params) {
+    char *data;
+    size_t bytes;
+    if (!path) {
+        hk_fail(HK_ERROR_INVALID, "text: no file given");
+        return NULL;
+    }
+    if (hk_file_read(path, &data, &bytes) != HK_OK) return NULL;
+    struct hk_text *text = make(path, data, bytes, params);
+    if (text) text->owned = data;
+    else free(data);
+    return text;
 }
 
 void hk_text_destroy(struct hk_text **text) {
     if (!text || !*text) return;
-    free((*text)->bytes);
+    free((*text)->owned);
     free(*text);
     *text = NULL;
 }
@@ -59,9 +67,9 @@ static hk_status check(const struct hk_text *text, int64_t rows, int64_t length,
     const int64_t have = hk_text_tokens(text, held_out);
     if (have > length) return HK_OK;
     return hk_fail(HK_ERROR_INVALID,
-                   "%s is too short: a context of %" PRId64 " needs %" PRId64 " bytes to %s, it has %" PRId64
+                   "%s is too short: a context of %" PRId64 " needs %" PRIu64 " bytes to %s, it has %" PRId64
                    " (of %" PRId64 " in all)",
-                   text->name, length, length + 1, held_out ? "evaluate on" : "train on", have, text->count);
+                   text->name, length, (uint64_t)length + 1, held_out ? "evaluate on" : "train on", have, text->count);
 }
 
 static void copy_row(const struct hk_text *text, int64_t first, int64_t length, int32_t *tokens) {
@@ -89,8 +97,10 @@ hk_status hk_text_evaluation(const struct hk_text *text, int64_t rows, int64_t l
                              int32_t *tokens) {
     const hk_status status = check(text, rows, length, true, tokens);
     if (status != HK_OK) return status;
-    if (part < 0 || part >= parts) return hk_fail(HK_ERROR_INVALID, "text: part %" PRId64 " of %" PRId64, part, parts);
-    const int64_t last = hk_text_tokens(text, true) - length - 1, total = rows * parts;
+    int64_t total;
+    if (part < 0 || part >= parts || __builtin_mul_overflow(rows, parts, &total))
+        return hk_fail(HK_ERROR_INVALID, "text: part %" PRId64 " of %" PRId64, part, parts);
+    const int64_t last = hk_text_tokens(text, true) - length - 1;
     for (int64_t row = 0; row < rows; row++) {
         const int64_t place = total > 1 ? (int64_t)((__int128)last * (part * rows + row) / (total - 1)) : 0;
         copy_row(text, text->training + place, length, tokens + row * (length + 1));

@@ -18,10 +18,4 @@ struct safetensors_metadata {
 hk_status safetensors_stream(const char *path, const struct hk_safetensors_entry *entries, int count,
                              const struct safetensors_metadata *metadata, safetensors_fetch *fetch, void *user);
 
-/* Makes the names in a folder durable: after it, renames and new files outlive a power cut. */
-hk_status folder_sync(const char *folder);
-
-/* The bytes tokenizer, in the format of Hugging Face's tokenizers. The caller frees it; NULL when out of memory. */
-char *tokenizer_format(void);
-
 #endif

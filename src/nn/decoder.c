@@ -23,6 +23,19 @@ static struct hk_value *use_in(const struct decoder *d, int64_t layer, const cha
     return use(d, hk_model_layer_name(d->config.family, layer, name).text);
 }
 
+/* A weight of a product, and x where it comes to one: in the set's precision, which the backward pass then keeps. */
+static struct hk_value *factor(const struct decoder *d, const char *name) {
+    return hk_params_use_factor(d->params, d->graph, name);
+}
+
+static struct hk_value *factor_in(const struct decoder *d, int64_t layer, const char *name) {
+    return factor(d, hk_model_layer_name(d->config.family, layer, name).text);
+}
+
+static struct hk_value *rounded(const struct decoder *d, struct hk_value *x) {
+    return hk_cast(x, hk_params_precision(d->params));
+}
+
 static struct hk_value *dropout(const struct decoder *d, struct hk_value *x) {
     return d->inputs.rng && d->config.dropout > 0 ? hk_dropout(x, d->config.dropout, d->inputs.rng) : x;
 }
@@ -56,7 +69,7 @@ static struct hk_value *gpt2_norm(const struct decoder *d, int64_t layer, const 
 
 static struct hk_value *gpt2_linear(const struct decoder *d, int64_t layer, const char *weight, const char *bias,
                                     struct hk_value *x) {
-    return hk_linear_kn(x, use_in(d, layer, weight), use_in(d, layer, bias));
+    return hk_linear_kn(rounded(d, x), factor_in(d, layer, weight), use_in(d, layer, bias));
 }
 
 static struct hk_value *gpt2_embed(const struct decoder *d, struct hk_value *tokens) {
@@ -83,13 +96,18 @@ static struct hk_value *gpt2_block(const struct decoder *d, int64_t layer, struc
 
 static struct hk_value *gpt2_head(const struct decoder *d, struct hk_value *x) {
     x = hk_layer_norm(x, use(d, "ln_f.weight"), use(d, "ln_f.bias"), d->config.epsilon);
-    return hk_linear(x, use(d, "wte.weight"), NULL); /* the table of tokens read the other way */
+    return hk_linear(rounded(d, x), factor(d, "wte.weight"), NULL); /* the table of tokens read the other way */
 }
 
 /* ---- Llama ---- */
 
 static struct hk_value *llama_linear(const struct decoder *d, int64_t layer, const char *weight, struct hk_value *x) {
-    return hk_linear(x, use_in(d, layer, weight), NULL);
+    return hk_linear(rounded(d, x), factor_in(d, layer, weight), NULL);
+}
+
+/* Rounded once for all the products that it comes to. */
+static struct hk_value *llama_norm(const struct decoder *d, int64_t layer, const char *weight, struct hk_value *x) {
+    return rounded(d, hk_rms_norm(x, use_in(d, layer, weight), d->config.epsilon));
 }
 
 static struct hk_value *rotate(const struct decoder *d, struct hk_value *x) {
@@ -104,20 +122,21 @@ static struct hk_value *llama_embed(const struct decoder *d, struct hk_value *to
 
 static struct hk_value *llama_block(const struct decoder *d, int64_t layer, struct hk_value *x) {
     const int64_t H = d->config.heads, KV = d->config.kv_heads;
-    struct hk_value *h = hk_rms_norm(x, use_in(d, layer, "input_layernorm.weight"), d->config.epsilon);
+    struct hk_value *h = llama_norm(d, layer, "input_layernorm.weight", x);
     struct hk_value *q = rotate(d, split_heads(d, llama_linear(d, layer, "self_attn.q_proj.weight", h), H));
     struct hk_value *k = rotate(d, split_heads(d, llama_linear(d, layer, "self_attn.k_proj.weight", h), KV));
     struct hk_value *v = split_heads(d, llama_linear(d, layer, "self_attn.v_proj.weight", h), KV);
     h = llama_linear(d, layer, "self_attn.o_proj.weight", attend(d, layer, q, k, v));
     x = hk_add(x, dropout(d, h));
-    h = hk_rms_norm(x, use_in(d, layer, "post_attention_layernorm.weight"), d->config.epsilon);
+    h = llama_norm(d, layer, "post_attention_layernorm.weight", x);
     struct hk_value *gate = hk_silu(llama_linear(d, layer, "mlp.gate_proj.weight", h)); /* [B, T, hidden] */
     h = hk_mul(gate, llama_linear(d, layer, "mlp.up_proj.weight", h));
     return hk_add(x, dropout(d, llama_linear(d, layer, "mlp.down_proj.weight", h)));
 }
 
 static struct hk_value *llama_head(const struct decoder *d, struct hk_value *x) {
-    return hk_linear(hk_rms_norm(x, use(d, "model.norm.weight"), d->config.epsilon), use(d, "lm_head.weight"), NULL);
+    x = hk_rms_norm(x, use(d, "model.norm.weight"), d->config.epsilon);
+    return hk_linear(rounded(d, x), factor(d, "lm_head.weight"), NULL);
 }
 
 /* ---- Both ---- */

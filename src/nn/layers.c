@@ -43,7 +43,8 @@ hk_status hk_linear_declare(struct hk_params *params, const char *prefix, int64_
 
 struct hk_value *hk_linear_apply(struct hk_params *params, const char *prefix, struct hk_value *x) {
     if (!x) return NULL;
-    return hk_linear(x, use(params, prefix, "weight", x), use_bias(params, prefix, x));
+    struct hk_value *weight = hk_params_use_factor(params, hk_value_graph(x), join(prefix, "weight").text);
+    return hk_linear(hk_cast(x, hk_params_precision(params)), weight, use_bias(params, prefix, x));
 }
 
 hk_status hk_layer_norm_declare(struct hk_params *params, const char *prefix, int64_t width, bool bias) {

@@ -12,6 +12,7 @@ struct hk_optimizer {
     int64_t step;
     struct hk_tensor *hyper;   /* f32 [HK_HYPER_COUNT] */
     struct hk_tensor *norm;    /* f32 [1] */
+    struct hk_tensor *scaling; /* f32 [HK_SCALING_COUNT]; NULL: the loss is not scaled */
     struct hk_tensor **moment; /* [slab * MOMENTS + m], NULL where the kind has none */
 };
 
@@ -41,7 +42,21 @@ static hk_status check(const struct hk_optimizer_params *how) {
         return hk_fail(HK_ERROR_INVALID,
                        "optimizer: epsilon (%g), weight_decay (%g) and clip (%g) must not be negative",
                        (double)how->epsilon, (double)how->weight_decay, (double)how->clip);
+    int exponent;
+    const float scale = how->loss_scale;
+    if (scale != 0 && !(scale >= 0x1p-24f && scale <= 0x1p40f && frexpf(scale, &exponent) == 0.5f))
+        return hk_fail(HK_ERROR_INVALID, "optimizer: loss_scale (%g) must be a power of two from 2^-24 to 2^40, or 0",
+                       (double)scale);
+    if (how->scale_growth < 0 || how->scale_growth > 1 << 24)
+        return hk_fail(HK_ERROR_INVALID, "optimizer: scale_growth (%lld) must be from 1 to 2^24, or 0",
+                       (long long)how->scale_growth);
     return HK_OK;
+}
+
+static struct hk_tensor *make_scaling(struct hk_device *device, float scale) {
+    const float first[HK_SCALING_COUNT] = {
+        [HK_SCALING_SCALE] = scale, [HK_SCALING_POWER1] = 1, [HK_SCALING_POWER2] = 1};
+    return hk_tensor_from(device, HK_F32, HK_SHAPE(HK_SCALING_COUNT), first);
 }
 
 struct hk_optimizer *hk_optimizer_create(struct hk_params *params, const struct hk_optimizer_params *how) {
@@ -62,9 +77,11 @@ struct hk_optimizer *hk_optimizer_create(struct hk_params *params, const struct 
     if (o->how.beta1 == 0) o->how.beta1 = 0.9f;
     if (o->how.beta2 == 0) o->how.beta2 = 0.999f;
     if (o->how.epsilon == 0) o->how.epsilon = 1e-8f;
+    if (o->how.scale_growth == 0) o->how.scale_growth = 2000;
     o->hyper = hk_tensor_create(device, HK_F32, HK_SHAPE(HK_HYPER_COUNT));
     o->norm = o->hyper ? hk_tensor_create(device, HK_F32, HK_SHAPE(1)) : NULL;
     if (!o->norm) goto fail;
+    if (how->loss_scale > 0 && !(o->scaling = make_scaling(device, how->loss_scale))) goto fail;
     for (int s = 0; s < slabs; s++)
         for (int m = 0; m < moments_of(how); m++)
             if (!(o->moment[s * MOMENTS + m] =
@@ -83,6 +100,7 @@ void hk_optimizer_destroy(struct hk_optimizer **optimizer) {
     free(o->moment);
     hk_tensor_destroy(&o->hyper);
     hk_tensor_destroy(&o->norm);
+    hk_tensor_destroy(&o->scaling);
     free(o);
     *optimizer = NULL;
 }
@@ -93,6 +111,13 @@ void hk_optimizer_destroy(struct hk_optimizer **optimizer) {
 static bool is_missing(const struct hk_optimizer *o, struct hk_graph *graph) {
     if (!o) hk_graph_refuse(graph, hk_error_status(), hk_error_status() ? hk_error_message() : "the optimizer is NULL");
     return !o;
+}
+
+static struct hk_value *scaled(const struct hk_optimizer *o, struct hk_value *loss) {
+    if (!o->scaling) return loss;
+    struct hk_value *all = hk_leaf(hk_value_graph(loss), o->scaling);
+    struct hk_value *scale = hk_slice(all, 0, HK_SCALING_SCALE, HK_SCALING_SCALE + 1, 1);
+    return hk_mul(loss, hk_reshape(scale, hk_value_shape(loss)));
 }
 
 /* Gradients of all parameters, also of those that the loss does not depend on (zero), into the slabs: put there, or
@@ -106,7 +131,7 @@ static hk_status store_gradients(struct hk_optimizer *o, struct hk_value *loss, 
         return HK_ERROR_OUT_OF_MEMORY;
     }
     for (int i = 0; i < count; i++) values[i] = hk_leaf(graph, hk_params_tensor(o->params, i));
-    const hk_status status = hk_gradients(loss, values, count, grads);
+    const hk_status status = hk_gradients(scaled(o, loss), values, count, grads);
     for (int i = 0; !status && i < count; i++) {
         struct hk_tensor *held = hk_params_gradient(o->params, i);
         hk_store(held, add ? hk_add(hk_leaf(graph, held), grads[i]) : grads[i]);
@@ -124,11 +149,17 @@ static hk_status add_update(struct hk_optimizer *o, struct hk_graph *graph) {
     }
     for (int s = 0; s < slabs; s++) gradients[s] = hk_params_gradient_slab(o->params, s);
     struct hk_value *norm = hk_global_norm(graph, gradients, slabs), *hyper = hk_leaf(graph, o->hyper);
+    if (o->scaling) hyper = hk_loss_scale(o->how.kind, o->scaling, hyper, norm, o->how.scale_growth, &norm);
     hk_store(o->norm, norm);
     for (int s = 0; s < slabs; s++)
-        hk_optimizer_update(o->how.kind, hk_params_slab(o->params, s), gradients[s], o->moment[s * MOMENTS],
-                            o->moment[s * MOMENTS + 1], hyper, o->how.clip > 0 ? norm : NULL,
-                            hk_params_slab_decayed(o->params, s));
+        hk_optimizer_update(o->how.kind,
+                            &(struct hk_optimizer_slab){.parameters = hk_params_slab(o->params, s),
+                                                        .gradients = gradients[s],
+                                                        .moment1 = o->moment[s * MOMENTS],
+                                                        .moment2 = o->moment[s * MOMENTS + 1],
+                                                        .copy = hk_params_copy_slab(o->params, s),
+                                                        .decayed = hk_params_slab_decayed(o->params, s)},
+                            hyper, o->how.clip > 0 ? norm : NULL);
     free(gradients);
     return hk_graph_status(graph);
 }
@@ -184,6 +215,10 @@ int64_t hk_optimizer_step(const struct hk_optimizer *optimizer) { return optimiz
 void hk_optimizer_set_step(struct hk_optimizer *optimizer, int64_t step) { optimizer->step = step; }
 struct hk_tensor *hk_optimizer_norm(struct hk_optimizer *optimizer) {
     return optimizer->norm;
+}
+
+struct hk_tensor *hk_optimizer_scaling(struct hk_optimizer *optimizer) {
+    return optimizer->scaling;
 }
 
 struct hk_tensor *hk_optimizer_moment(struct hk_optimizer *optimizer, int m, int slab) {

@@ -20,12 +20,12 @@ struct parameter {
     int64_t elements;
     int slab;
     int64_t first; /* element in the slab */
-    struct hk_tensor *tensor, *gradient;
+    struct hk_tensor *tensor, *gradient, *narrow; /* narrow: in the set's precision; NULL where that is f32 */
 };
 
 struct slab {
     int64_t elements, decayed;
-    struct hk_tensor *values, *gradients;
+    struct hk_tensor *values, *gradients, *narrow;
 };
 
 struct hk_params {
@@ -35,6 +35,8 @@ struct hk_params {
     struct slab *slabs;
     int n_slabs, slabs_capacity;
     bool allocated;
+    enum hk_dtype precision;
+    struct hk_program *refresh; /* narrow = values, of all slabs */
     hk_status status;   /* of the first call that failed: the set stays wrong ... */
     char message[1024]; /* ... and says why */
 };
@@ -51,11 +53,14 @@ static void release_tensors(struct hk_params *params) {
     for (int i = 0; i < params->count; i++) {
         hk_tensor_destroy(&params->items[i].tensor);
         hk_tensor_destroy(&params->items[i].gradient);
+        hk_tensor_destroy(&params->items[i].narrow);
     }
     for (int i = 0; i < params->n_slabs; i++) {
         hk_tensor_destroy(&params->slabs[i].values);
         hk_tensor_destroy(&params->slabs[i].gradients);
+        hk_tensor_destroy(&params->slabs[i].narrow);
     }
+    hk_program_destroy(&params->refresh);
     params->n_slabs = 0;
     params->allocated = false;
 }
@@ -297,6 +302,70 @@ hk_status hk_params_allocate(struct hk_params *params, uint64_t seed) {
     return status;
 }
 
+/* ---- 16-bit copies ---- */
+
+hk_status hk_params_refresh_in(struct hk_params *params, struct hk_graph *graph) {
+    if (hk_params_status(params)) hk_graph_refuse(graph, hk_error_status(), hk_error_message());
+    else if (params->precision != HK_F32)
+        for (int i = 0; i < params->n_slabs; i++)
+            hk_store(params->slabs[i].narrow, hk_cast(hk_leaf(graph, params->slabs[i].values), params->precision));
+    return hk_graph_status(graph);
+}
+
+hk_status hk_params_refresh(struct hk_params *params) {
+    if (hk_params_status(params)) return hk_error_status();
+    return params->refresh ? hk_program_run(params->refresh) : HK_OK;
+}
+
+static hk_status make_narrow(struct hk_params *params, enum hk_dtype dtype) {
+    for (int i = 0; i < params->n_slabs; i++) {
+        struct slab *slab = &params->slabs[i];
+        slab->narrow = hk_tensor_create(params->device, dtype, HK_SHAPE(slab->elements));
+        if (!slab->narrow) return hk_error_status();
+    }
+    for (int i = 0; i < params->count; i++) {
+        struct parameter *p = &params->items[i];
+        p->narrow = hk_tensor_view(params->slabs[p->slab].narrow, p->first, p->shape);
+        if (!p->narrow) return hk_error_status();
+    }
+    return HK_OK;
+}
+
+static hk_status compile_refresh(struct hk_params *params) {
+    struct hk_graph *graph = hk_graph_create();
+    if (!graph) return hk_error_status();
+    hk_params_refresh_in(params, graph);
+    params->refresh = hk_compile(params->device, graph, &(struct hk_compile_params){.name = "rounding parameters"});
+    hk_graph_destroy(&graph);
+    return params->refresh ? HK_OK : hk_error_status();
+}
+
+static hk_status set_precision(struct hk_params *params, enum hk_dtype dtype) {
+    if (dtype != HK_F32 && dtype != HK_F16 && dtype != HK_BF16)
+        return hk_fail(HK_ERROR_INVALID, "precision must be f32, bf16 or f16, not %s", hk_dtype_name(dtype));
+    if (params->precision == dtype) return HK_OK;
+    if (params->precision != HK_F32)
+        return hk_fail(HK_ERROR_INVALID, "the parameters' precision is %s already, and cannot become %s",
+                       hk_dtype_name(params->precision), hk_dtype_name(dtype));
+    if (!params->allocated) return hk_fail(HK_ERROR_INVALID, "call hk_params_allocate before hk_params_set_precision");
+    hk_status status = make_narrow(params, dtype);
+    if (status) return status;
+    params->precision = dtype;
+    if (params->n_slabs) status = compile_refresh(params);
+    return status ? status : hk_params_refresh(params);
+}
+
+hk_status hk_params_set_precision(struct hk_params *params, enum hk_dtype dtype) {
+    if (hk_params_status(params)) return hk_error_status();
+    return stay_wrong(params, set_precision(params, dtype));
+}
+
+struct hk_tensor *hk_params_copy_slab(struct hk_params *params, int slab) {
+    return params->slabs[slab].narrow;
+}
+
+enum hk_dtype hk_params_precision(const struct hk_params *params) { return params ? params->precision : HK_F32; }
+
 /* ---- Asking ---- */
 
 int hk_params_count(const struct hk_params *params) { return params->count; }
@@ -330,6 +399,12 @@ struct hk_value *hk_params_use(struct hk_params *params, struct hk_graph *graph,
         hk_fail(HK_ERROR_INVALID, "parameter %s: call hk_params_allocate before using it", name);
     else return hk_leaf(graph, params->items[i].tensor);
     return hk_graph_refuse(graph, HK_ERROR_INVALID, hk_error_message());
+}
+
+struct hk_value *hk_params_use_factor(struct hk_params *params, struct hk_graph *graph, const char *name) {
+    struct hk_value *value = hk_params_use(params, graph, name);
+    struct hk_tensor *narrow = value ? params->items[hk_params_find(params, name)].narrow : NULL;
+    return narrow ? hk_straight_through(value, hk_leaf(graph, narrow)) : value;
 }
 
 struct hk_device *hk_params_device(const struct hk_params *params) {

@@ -57,7 +57,7 @@ static void build_evaluation(struct hk_trainer *t, struct hk_graph *graph) {
 
 static struct hk_program *compile(struct hk_trainer *t, struct hk_device *device, const char *name,
                                   void (*build)(struct hk_trainer *t, struct hk_graph *graph)) {
-    const struct hk_compile_params params = {.name = name};
+    const struct hk_compile_params params = {.name = name, .share = t->batch};
     struct hk_graph *graph = hk_graph_create();
     if (!graph) return NULL;
     build(t, graph);
@@ -84,7 +84,9 @@ static hk_status make_model(struct hk_trainer *t, struct hk_device *device) {
     if (!t->model) return hk_error_status();
     hk_status status = hk_model_declare(t->model, &t->how.model);
     if (!status) status = hk_params_allocate(t->model, t->how.seed);
+    if (!status) status = hk_params_set_precision(t->model, t->how.precision);
     if (status) return status;
+    if (t->how.precision == HK_F16 && t->how.optimizer.loss_scale == 0) t->how.optimizer.loss_scale = 65536;
     t->optimizer = hk_optimizer_create(t->model, &t->how.optimizer);
     return t->optimizer ? HK_OK : hk_error_status();
 }

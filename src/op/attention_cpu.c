@@ -167,13 +167,14 @@ static void finish_tile(const struct attention *p, const struct tile *tile, stru
                         float *room) {
     const struct hk_operand *out = &p->step->outputs[ATTENTION_OUT];
     float *lse = (float *)cpu_data(&p->step->outputs[ATTENTION_LSE]) + (b * p->heads + h) * p->queries + tile->first;
-    for (int64_t i = 0; i < tile->width; i++) {
-        const float sum = r->sum[i / VW][i % VW];
-        lse[i] = sum != 0 ? r->max[i / VW][i % VW] + logf(sum) : 0.0f;
-    }
     vf inverse[2];
-    for (int v = 0; v < tile->vectors; v++) /* a query that sees no key: 0 */
-        inverse[v] = v_select(r->sum[v] != v_set(0.0f), v_set(1.0f) / r->sum[v], v_set(0.0f));
+    for (int v = 0; v < tile->vectors; v++) { /* a query that sees no key: 0 */
+        const vi some = r->sum[v] != v_set(0.0f);
+        const vf sum = v_select(some, r->max[v] + v_log(r->sum[v]), v_set(0.0f));
+        if (tile->width - v * VW >= VW) v_store(lse + v * VW, sum);
+        else v_store_part(lse + v * VW, sum, tile->width - v * VW);
+        inverse[v] = v_select(some, v_set(1.0f) / r->sum[v], v_set(0.0f));
+    }
     scale_lanes(r->out, p->depth, tile, inverse);
     store_transposed(r->out, p->depth, tile, room, matrix(out, b, h) + tile->first * out->stride[2], out->stride[2],
                      false);

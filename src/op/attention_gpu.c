@@ -2,6 +2,7 @@
 #ifndef HK_ISA_NAME
 #include "op/attention.h"
 #include "op/gpu.h"
+#include <stdio.h>
 
 /* Of all attention kernels, in the order of shaders/attention.glsl. */
 struct push {
@@ -73,26 +74,53 @@ static struct push describe(const struct hk_step *step, const struct hk_operand 
 /* Kernels, and for which devices: the first row that fits. */
 static const struct variant {
     bool software;      /* only for processors in disguise (see struct hk_limits) */
+    uint32_t registers; /* that an invocation needs */
     int64_t most_depth; /* D; a row of it is in an invocation's registers, and long to compile */
     const char *forward, *dq, *dkv;
     uint32_t invocations, tile; /* tile: rows (queries, or keys for dkv) of a workgroup */
+    uint32_t chunk;    /* of D that is staged at once: its products are unrolled, and take registers */
+    int64_t dkv_depth; /* what a workgroup of dkv has of D, as both results take registers: deeper ones are shared */
 } variants[] = {
-    {true, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32},
-    {false, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64},
+    {true, 0, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32, 0, 64},
+    {false, 128, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 16, 128},
+    {false, 0, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 4, 128},
 };
 
-static const struct variant *choose(const struct hk_recorder *recorder, int64_t depth) {
-    const struct variant *v = variants;
-    while (v < variants + HK_LENGTH(variants) - 1 &&
-           ((v->software && !recorder->limits->software) || depth > v->most_depth))
-        v++;
-    return v;
+static bool is_usable(const struct variant *v, const struct hk_limits *limits, int64_t depth) {
+    return (limits->software || !v->software) && depth <= v->most_depth && v->registers <= limits->registers;
+}
+
+/* The first row that fits, unless it was measured that another one is faster; pass is "attention" or its gradient. */
+static const struct variant *choose(struct hk_recorder *recorder, const struct hk_step *step, const char *pass,
+                                    const struct hk_operand *q, const struct hk_operand *k) {
+    const struct attention_attrs *attrs = step->attrs;
+    const struct variant *rows[HK_LENGTH(variants)];
+    struct hk_choice choice = {.count = 0};
+    snprintf(choice.work, sizeof choice.work, "%s %s %lldx%lldx%lldx%lld keys %lldx%lld%s%s", pass, hk_dtype_name(q->dtype),
+             (long long)q->shape[0], (long long)q->shape[1], (long long)q->shape[2], (long long)q->shape[3],
+             (long long)k->shape[1], (long long)k->shape[2], attrs->causal ? " causal" : "",
+             step->n_outputs == 2 && step->n_inputs > ATTENTION_POSITION ? " position" : "");
+    for (const struct variant *v = variants; v < variants + HK_LENGTH(variants); v++) {
+        if (v < variants + HK_LENGTH(variants) - 1 && !is_usable(v, recorder->limits, q->shape[3])) continue;
+        const uint32_t constants[] = {v->invocations, v->tile, v->chunk};
+        rows[choice.count] = v;
+        hk_choice_add(&choice, v->forward, constants, (int)HK_LENGTH(constants), choice.count == 0);
+    }
+    return rows[recorder->choose ? recorder->choose(recorder, &choice) : choice.standard];
+}
+
+/* Rows of a workgroup. With an invocation for each there are no more than fill subgroups: decoding has one. */
+static uint32_t tile_rows(const struct variant *variant, const struct hk_limits *limits, int64_t rows) {
+    if (!variant->software || rows >= variant->tile) return variant->tile;
+    const uint32_t subgroup = HK_MAX(limits->subgroup_size, 1);
+    return HK_MIN(variant->tile, ((uint32_t)rows + subgroup - 1) / subgroup * subgroup);
 }
 
 /* A kernel over tiles of rows of each head; outputs are the bindings from first_output on. */
 struct kernel {
     const char *shader;
-    uint32_t invocations, tile;
+    uint32_t invocations, tile, chunk;
+    int64_t parts; /* of D; 0: 1 */
     int64_t rows, heads;
     double flops;
     int count, first_output;
@@ -103,12 +131,15 @@ static hk_status record(struct hk_recorder *recorder, const struct kernel *kerne
                         struct push push) {
     const struct attention_attrs *attrs = step->attrs;
     push.tiles = (uint32_t)((kernel->rows + kernel->tile - 1) / kernel->tile);
-    push.groups = push.tiles * (uint32_t)kernel->heads;
-    struct hk_dispatch d = {.shader = kernel->shader, .n_spec = 4, .flops = kernel->flops};
+    const uint32_t parts = (uint32_t)HK_MAX(kernel->parts, 1);
+    push.groups = push.tiles * (uint32_t)kernel->heads * parts;
+    struct hk_dispatch d = {.shader = kernel->shader, .n_spec = 6, .flops = kernel->flops};
     d.spec[0] = kernel->invocations;
     d.spec[1] = (uint32_t)step->inputs[ATTENTION_Q].shape[3];
     d.spec[2] = (uint32_t)attrs->causal;
     d.spec[3] = step->n_outputs == 2 && step->n_inputs > ATTENTION_POSITION; /* the forward pass with a position */
+    d.spec[4] = kernel->chunk;
+    d.spec[5] = parts;
     HK_PUSH(&d, push);
     for (int i = 0; i < kernel->count; i++)
         hk_bind(&d, kernel->bindings[i], i < kernel->first_output ? HK_READ : HK_WRITE, i);
@@ -127,10 +158,12 @@ enum { F_Q, F_K, F_V, F_POSITION, F_OUT, F_LSE };
 
 static hk_status forward_slice(const struct hk_step *step, struct hk_recorder *recorder, const struct operands *part) {
     const struct hk_operand *o = part->of, *q = &o[F_Q], *k = &o[F_K], *v = &o[F_V];
-    const struct variant *variant = choose(recorder, q->shape[3]);
+    const struct variant *variant = choose(recorder, step, "attention", q, k);
+    const uint32_t tile = tile_rows(variant, recorder->limits, q->shape[2]);
     const struct kernel kernel = {.shader = variant->forward,
-                                  .invocations = variant->invocations,
-                                  .tile = variant->tile,
+                                  .invocations = variant->software ? tile : variant->invocations,
+                                  .tile = tile,
+                                  .chunk = variant->chunk,
                                   .rows = q->shape[2],
                                   .heads = q->shape[0] * q->shape[1],
                                   .flops = slice_flops(q, k, 2),
@@ -166,9 +199,10 @@ enum { B_Q, B_K, B_V, B_OUT, B_LSE, B_DOUT, B_DQ, B_DK, B_DV, B_DELTA };
 static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *recorder, const struct operands *part) {
     const struct hk_operand *o = part->of, *q = &o[B_Q], *k = &o[B_K], *v = &o[B_V], *g = &o[B_DOUT];
     const struct hk_operand *lse = &o[B_LSE], *delta = &o[B_DELTA];
-    const struct variant *variant = choose(recorder, q->shape[3]);
+    const struct variant *variant = choose(recorder, step, "attention_backward", q, k);
     const struct push push = describe(step, q, k, v, g);
     const int64_t heads = q->shape[0] * q->shape[1], kv_heads = q->shape[0] * k->shape[1];
+    const int64_t parts = (q->shape[3] + variant->dkv_depth - 1) / variant->dkv_depth; /* each computes the scores */
     const struct kernel kernels[] = {
         {.shader = "attention_delta",
          .invocations = 64,
@@ -182,6 +216,7 @@ static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *
         {.shader = variant->dq,
          .invocations = variant->invocations,
          .tile = variant->tile,
+         .chunk = variant->chunk,
          .rows = q->shape[2],
          .heads = heads,
          .flops = slice_flops(q, k, 3),
@@ -191,9 +226,11 @@ static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *
         {.shader = variant->dkv,
          .invocations = variant->invocations,
          .tile = variant->tile,
+         .chunk = variant->chunk,
+         .parts = parts,
          .rows = k->shape[2],
          .heads = kv_heads,
-         .flops = slice_flops(q, k, 4),
+         .flops = slice_flops(q, k, 2 + 2 * (double)parts),
          .count = 8,
          .first_output = 6,
          .bindings = {q, k, v, g, lse, delta, &o[B_DK], &o[B_DV]}},

@@ -1,6 +1,7 @@
 /* Elementwise ops on two values that broadcast: arithmetic and comparisons, f32 and i32. */
 #include "op/op.h"
 #include "op/strided.h"
+#include "op/written.h"
 
 /* The order of the kernels' switch here and in shaders/binary.comp; comparisons come last. */
 enum binary_kind {
@@ -101,9 +102,9 @@ static inline __attribute__((always_inline)) void run(enum binary_kind kind, boo
     memcpy(y + 4 * i, &last_a, rest);
 }
 
-static void chunk(const struct cpu_loop *loop, void *out, const void *const *in, int64_t n) {
-    const struct binary_attrs *attrs = loop->attrs;
-    const bool integers = loop->operands[1].dtype == HK_I32;
+CPU_CHUNK(binary) {
+    const struct binary_attrs *attrs = chunk->attrs;
+    const bool integers = chunk->from == HK_I32;
 #define RUN(kind)                                                                                                      \
     case kind:                                                                                                         \
         if (integers) run(kind, true, out, in, n);                                                                     \
@@ -127,18 +128,14 @@ static void chunk(const struct cpu_loop *loop, void *out, const void *const *in,
 #undef RUN
 }
 
-CPU_KERNEL(binary) {
-    struct cpu_loop loop = {.count = 3, .chunk = chunk, .attrs = step->attrs};
-    loop.operands[0] = step->outputs[0];
-    for (int k = 0; k < 2; k++) loop.operands[k + 1] = hk_broadcast_operand(&step->inputs[k], &step->outputs[0]);
-    cpu_loop_run(cpu, &loop);
-}
+CPU_KERNEL(binary) { cpu_elementwise(cpu, step, CPU_NAME(cpu_binary_chunk)); }
 
 #else
 #include "op/reduce.h"
 #include "op/shape.h"
 
 CPU_DECLARE(binary);
+CPU_DECLARE_CHUNK(binary);
 
 static bool infer(struct hk_call *call) {
     const struct hk_value *a = call->inputs[0], *b = call->inputs[1];
@@ -167,6 +164,13 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
         .n_spec = 2,
     };
     return hk_record_strided(recorder, &job, operands, 3);
+}
+
+/* Bits of the result, with the functions of binary.glsl. */
+static void glsl(const struct hk_chunk *chunk, const char *const *in, struct hk_written *written) {
+    const int kind = ((const struct binary_attrs *)chunk->attrs)->kind;
+    if (chunk->from == HK_I32) hk_write(written, "binary_integers(%du, int(%s), int(%s))", kind, in[0], in[1]);
+    else hk_write(written, "binary_floats(%du, uintBitsToFloat(%s), uintBitsToFloat(%s))", kind, in[0], in[1]);
 }
 
 static struct hk_value *build(const struct hk_op *op, enum binary_kind kind, struct hk_value *a, struct hk_value *b) {
@@ -241,10 +245,13 @@ static void pow_backward(struct hk_backward *b) {
         .min_inputs = 2,                                                                                               \
         .max_inputs = 2,                                                                                               \
         .n_outputs = 1,                                                                                                \
-        .flags = HK_OP_IN_PLACE,                                                                                       \
+        .flags = HK_OP_IN_PLACE | ((op_kind) == BINARY_MUL ? HK_OP_CHEAP : 0),                                         \
         .infer = infer,                                                                                                \
         .backward = op_backward,                                                                                       \
         .cpu = CPU_KERNELS(binary),                                                                                    \
+        .chunk = CPU_CHUNKS(binary),                                                                                   \
+        .glsl = glsl,                                                                                                  \
+        .glsl_file = "binary.glsl",                                                                                    \
         .gpu = gpu,                                                                                                    \
     };                                                                                                                 \
     struct hk_value *hk_##op_name(struct hk_value *a, struct hk_value *b) {                                            \

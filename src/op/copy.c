@@ -1,25 +1,12 @@
 /* Copies: contiguous, and conversion between dtypes. */
 #include "op/op.h"
 #include "op/strided.h"
+#include "op/written.h"
 
 #ifdef HK_ISA_NAME
 #include "cpu/loops.h"
 
 CPU_KERNEL(copy) { cpu_copy(cpu, &step->outputs[0], &step->inputs[0]); }
-
-/* As hk_f32_from_bf16 and hk_bf16_from_f32, in a form that the compiler makes vectors of. */
-static inline float f32_of_bf16(uint16_t x) {
-    const uint32_t bits = (uint32_t)x << 16;
-    float y;
-    memcpy(&y, &bits, sizeof y);
-    return y;
-}
-static inline uint16_t bf16_of(float x) {
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    const uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16, quiet = bits >> 16 | 0x40u;
-    return (uint16_t)(x != x ? quiet : rounded);
-}
 
 static inline float read_f32(const void *from, enum hk_dtype dtype, int64_t i) {
     switch (dtype) {
@@ -87,18 +74,14 @@ static void convert(void *to, enum hk_dtype to_dtype, const void *from, enum hk_
     }
 }
 
-static void cast_body(void *context, int64_t begin, int64_t end) {
-    const struct hk_step *step = context;
-    const struct hk_operand *to = &step->outputs[0], *from = &step->inputs[0];
-    convert((char *)cpu_data(to) + begin * (int64_t)hk_dtype_size(to->dtype), to->dtype,
-            (const char *)cpu_data(from) + begin * (int64_t)hk_dtype_size(from->dtype), from->dtype, end - begin);
-}
+CPU_CHUNK(cast) { convert(out, chunk->to, in[0], chunk->from, n); }
 
-CPU_KERNEL(cast) { cpu_for(cpu, cpu_elements(&step->outputs[0]), CPU_GRAIN, cast_body, (void *)(uintptr_t)step); }
+CPU_KERNEL(cast) { cpu_elementwise(cpu, step, CPU_NAME(cpu_cast_chunk)); }
 
 #else
 CPU_DECLARE(copy);
 CPU_DECLARE(cast);
+CPU_DECLARE_CHUNK(cast);
 
 static bool is_float(enum hk_dtype dtype) { return dtype == HK_F32 || dtype == HK_F16 || dtype == HK_BF16; }
 
@@ -129,6 +112,11 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     return hk_record_copy(recorder, &step->outputs[0], &step->inputs[0]);
 }
 
+/* Bits of the result, with the function of convert.glsl. */
+static void glsl(const struct hk_chunk *chunk, const char *const *in, struct hk_written *written) {
+    hk_write(written, "convert(%s, %du, %du)", in[0], (int)chunk->from, (int)chunk->to);
+}
+
 const struct hk_op hk_op_copy = {
     .name = "copy",
     .min_inputs = 1,
@@ -148,6 +136,9 @@ const struct hk_op hk_op_cast = {
     .infer = infer_cast,
     .backward = backward_cast,
     .cpu = CPU_KERNELS(cast),
+    .chunk = CPU_CHUNKS(cast),
+    .glsl = glsl,
+    .glsl_file = "convert.glsl",
     .gpu = gpu,
 };
 

@@ -1,5 +1,6 @@
 /* Cross entropy of logits [N, C] with integer targets [N], as torch.nn.functional.cross_entropy: the mean over the rows that are
-   not ignored. The forward op keeps log(sum(exp(row))), so that the backward op is one pass. */
+   not ignored. The forward op keeps each row's maximum m and log(sum(exp(row - m))), so that the backward op is one pass; their
+   sum would have lost what log() says where m is large. */
 #include "op/rowwise.h"
 
 struct cross_entropy_attrs {
@@ -12,7 +13,7 @@ struct cross_entropy_attrs {
 struct cross_entropy_rows {
     const float *x;
     const int32_t *targets;
-    float *lse, *losses, *kept;
+    float *max, *log_sum, *losses, *kept;
     float *dx;
     float scale; /* backward: dloss / count */
     int64_t width;
@@ -52,14 +53,14 @@ static void cross_entropy_body(void *context, int64_t begin, int64_t end) {
         const float *x = c->x + row * c->width;
         const int32_t target = c->targets[row];
         float log_sum, below = 0;
-        const float max = row_logsum(x, c->width, &log_sum, a->smoothing > 0 ? &below : NULL);
+        const float max = c->max[row] = row_logsum(x, c->width, &log_sum, a->smoothing > 0 ? &below : NULL);
         float loss = 0;
         const bool kept = !(a->ignore && target == a->ignore_index);
         if (kept) {
             loss = target >= 0 && target < c->width ? log_sum - (x[target] - max) : NAN;
             if (a->smoothing > 0) loss += a->smoothing * (log_sum - below / (float)c->width - loss);
         }
-        c->lse[row] = max + log_sum;
+        c->log_sum[row] = log_sum;
         c->losses[row] = loss;
         c->kept[row] = kept;
     }
@@ -68,8 +69,8 @@ static void cross_entropy_body(void *context, int64_t begin, int64_t end) {
 CPU_KERNEL(cross_entropy) {
     const struct hk_operand *x = &step->inputs[0];
     const int64_t rows = row_count(x);
-    float *losses = cpu_data(&step->scratch);
-    struct cross_entropy_rows c = {.x = cpu_data(x), .targets = cpu_data(&step->inputs[1]), .lse = cpu_data(&step->outputs[1]),
+    float *losses = cpu_data(&step->scratch), *max = cpu_data(&step->outputs[1]);
+    struct cross_entropy_rows c = {.x = cpu_data(x), .targets = cpu_data(&step->inputs[1]), .max = max, .log_sum = max + rows,
                                    .losses = losses, .kept = losses + rows, .width = row_width(x), .attrs = step->attrs};
     cpu_for(cpu, rows, row_grain(4 * c.width), cross_entropy_body, &c);
     double loss = 0, count = 0;
@@ -91,9 +92,9 @@ static void cross_entropy_backward_body(void *context, int64_t begin, int64_t en
             continue;
         }
         const bool inside = target >= 0 && target < n;
-        const vf lse = v_set(c->lse[row]), share = v_set(a->smoothing / (float)n), scale = v_set(inside ? c->scale : NAN);
+        const vf max = v_set(c->max[row]), log_sum = v_set(c->log_sum[row]), share = v_set(a->smoothing / (float)n), scale = v_set(inside ? c->scale : NAN);
         for (int64_t i = 0; i < n; i += VW)
-            row_store(dx + i, (v_exp(row_load(x + i, n - i, 0) - lse) - share) * scale, n - i);
+            row_store(dx + i, (v_exp(row_load(x + i, n - i, 0) - max - log_sum) - share) * scale, n - i);
         if (inside) dx[target] -= (1 - a->smoothing) * c->scale;
     }
 }
@@ -101,8 +102,9 @@ static void cross_entropy_backward_body(void *context, int64_t begin, int64_t en
 CPU_KERNEL(cross_entropy_backward) {
     const struct hk_operand *x = &step->inputs[0];
     const float count = *(const float *)cpu_data(&step->inputs[3]), dloss = *(const float *)cpu_data(&step->inputs[4]);
-    struct cross_entropy_rows c = {.x = cpu_data(x), .targets = cpu_data(&step->inputs[1]), .lse = cpu_data(&step->inputs[2]),
-                                   .dx = cpu_data(&step->outputs[0]), .scale = dloss / count, .width = row_width(x),
+    float *max = cpu_data(&step->inputs[2]);
+    struct cross_entropy_rows c = {.x = cpu_data(x), .targets = cpu_data(&step->inputs[1]), .max = max,
+                                   .log_sum = max + row_count(x), .dx = cpu_data(&step->outputs[0]), .scale = dloss / count, .width = row_width(x),
                                    .attrs = step->attrs};
     cpu_for(cpu, row_count(x), row_grain(2 * c.width), cross_entropy_backward_body, &c);
 }
@@ -112,22 +114,23 @@ CPU_KERNEL(cross_entropy_backward) {
 CPU_DECLARE(cross_entropy);
 CPU_DECLARE(cross_entropy_backward);
 
-/* logits [N, C], targets [N] -> the loss, lse [N], the count of kept rows [1]; scratch: losses [N], kept [N] */
+/* logits [N, C], targets [N] -> the loss, maxima and log sums [2, N], the count of kept rows [1]; scratch: losses [N],
+   kept [N] */
 static bool cross_entropy_infer(struct hk_call *call) {
     const struct hk_value *x = call->inputs[0];
     const struct cross_entropy_attrs *a = call->attrs;
-    const int64_t rows = x->shape[0], one = 1;
+    const int64_t rows = x->shape[0], one = 1, level[2] = {2, rows};
     if (x->shape[1] == 0) return refuse(call, "cross_entropy: there are no classes: logits are [%lld, 0]", (long long)rows);
     if (!(a->smoothing >= 0 && a->smoothing <= 1))
         return refuse(call, "cross_entropy: label_smoothing must be from 0 to 1, it is %g", (double)a->smoothing);
     hk_infer_output(call, 0, HK_F32, 0, &one);
-    hk_infer_output(call, 1, HK_F32, 1, &rows);
+    hk_infer_output(call, 1, HK_F32, 2, level);
     hk_infer_output(call, 2, HK_F32, 1, &one);
     call->scratch = (uint64_t)HK_MAX(rows, 1) * 2 * sizeof(float);
     return true;
 }
 
-/* logits [N, C], targets [N], lse [N], count [1], dloss -> dlogits [N, C] */
+/* logits [N, C], targets [N], maxima and log sums [2, N], count [1], dloss -> dlogits [N, C] */
 static bool cross_entropy_backward_infer(struct hk_call *call) {
     hk_infer_output(call, 0, HK_F32, 2, call->inputs[0]->shape);
     return true;
@@ -163,7 +166,7 @@ static hk_status record_mean(const struct hk_step *step, struct hk_recorder *rec
 static hk_status cross_entropy_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     const struct cross_entropy_attrs *a = step->attrs;
     struct {
-        uint32_t base_x, base_target, base_lse, base_loss, base_kept;
+        uint32_t base_x, base_target, base_max, base_log_sum, base_loss, base_kept;
         uint32_t rows, width;
         int32_t ignore_index;
         float smoothing;
@@ -182,8 +185,9 @@ static hk_status cross_entropy_gpu(const struct hk_step *step, struct hk_recorde
         bind_rows(&d, x, width * 4, first, count, HK_READ, 0);
         bind_rows(&d, &step->inputs[1], 4, first, count, HK_READ, 1);
         bind_rows(&d, &step->outputs[1], 4, first, count, HK_WRITE, 2);
-        bind_rows(&d, &step->scratch, 4, first, count, HK_WRITE, 3);
-        bind_rows(&d, &step->scratch, 4, rows + first, count, HK_WRITE, 4);
+        bind_rows(&d, &step->outputs[1], 4, rows + first, count, HK_WRITE, 3);
+        bind_rows(&d, &step->scratch, 4, first, count, HK_WRITE, 4);
+        bind_rows(&d, &step->scratch, 4, rows + first, count, HK_WRITE, 5);
         hk_groups(recorder, &d, (uint64_t)count);
         const hk_status status = recorder->record(recorder, &d);
         if (status) return status;
@@ -194,7 +198,7 @@ static hk_status cross_entropy_gpu(const struct hk_step *step, struct hk_recorde
 static hk_status cross_entropy_backward_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     const struct cross_entropy_attrs *a = step->attrs;
     struct {
-        uint32_t base_x, base_target, base_lse, base_count, base_dloss, base_dx;
+        uint32_t base_x, base_target, base_max, base_log_sum, base_count, base_dloss, base_dx;
         uint32_t rows, width;
         uint32_t tiles;
         int32_t ignore_index;
@@ -214,9 +218,10 @@ static hk_status cross_entropy_backward_gpu(const struct hk_step *step, struct h
         bind_rows(&d, x, width * 4, first, count, HK_READ, 0);
         bind_rows(&d, &step->inputs[1], 4, first, count, HK_READ, 1);
         bind_rows(&d, &step->inputs[2], 4, first, count, HK_READ, 2);
-        hk_bind(&d, &step->inputs[3], HK_READ, 3);
-        hk_bind(&d, &step->inputs[4], HK_READ, 4);
-        bind_rows(&d, &step->outputs[0], width * 4, first, count, HK_WRITE, 5);
+        bind_rows(&d, &step->inputs[2], 4, rows + first, count, HK_READ, 3);
+        hk_bind(&d, &step->inputs[3], HK_READ, 4);
+        hk_bind(&d, &step->inputs[4], HK_READ, 5);
+        bind_rows(&d, &step->outputs[0], width * 4, first, count, HK_WRITE, 6);
         hk_groups(recorder, &d, (uint64_t)count * push.tiles);
         const hk_status status = recorder->record(recorder, &d);
         if (status) return status;

@@ -3,63 +3,73 @@
 
 /* ---- Packing ---- */
 
-/* One step of the perfect shuffle of 2 * VW floats; log2(VW) of them on VW vectors transpose. */
-#if VW == 16
-#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
-#define INTERLEAVE_HIGH(a, b)                                                                                          \
-    __builtin_shufflevector(a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)
-#elif VW == 8
-#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 8, 1, 9, 2, 10, 3, 11)
-#define INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 4, 12, 5, 13, 6, 14, 7, 15)
-#else
-#define INTERLEAVE_LOW(a, b) __builtin_shufflevector(a, b, 0, 4, 1, 5)
-#define INTERLEAVE_HIGH(a, b) __builtin_shufflevector(a, b, 2, 6, 3, 7)
-#endif
+INLINED vf load(enum hk_dtype type, const void *p) {
+    return type == HK_F16 ? v_load_f16(p) : type == HK_BF16 ? v_load_bf16(p) : v_load(p);
+}
 
-static inline void transpose(vf *x) {
-    vf y[VW];
-#pragma GCC unroll 4
-    for (int step = 1; step < VW; step *= 2) {
-#pragma GCC unroll 16
-        for (int i = 0; i < VW / 2; i++) {
-            y[2 * i] = INTERLEAVE_LOW(x[i], x[i + VW / 2]);
-            y[2 * i + 1] = INTERLEAVE_HIGH(x[i], x[i + VW / 2]);
-        }
-#pragma GCC unroll 16
-        for (int i = 0; i < VW; i++) x[i] = y[i];
+/* The next n elements, at most a vector of them: what lies beyond may be another thread's. */
+INLINED vf load_up_to(enum hk_dtype type, const void *p, int64_t n) {
+    if (n >= VW) return load(type, p);
+    uint16_t part[VW];
+    if (type == HK_F32) return v_load_part(p, n, 0);
+    v_copy_part16(part, p, n);
+    return load(type, part);
+}
+
+INLINED void widen(float *to, const void *from, enum hk_dtype type, int64_t n) {
+    for (int64_t i = 0; i < n; i += VW) {
+        const vf x = load_up_to(type, gemm_at(from, type, i), n - i);
+        if (n - i >= VW) v_store(to + i, x);
+        else v_store_part(to + i, x, n - i);
     }
 }
 
-/* The next n floats, at most a vector of them: what lies beyond may be another thread's. */
-static inline vf load_up_to(const float *p, int64_t n) { return n >= VW ? v_load(p) : v_load_part(p, n, 0); }
+void gemm_widen(float *to, const void *from, enum hk_dtype type, int64_t n) {
+    if (type == HK_F16) widen(to, from, HK_F16, n);
+    else if (type == HK_BF16) widen(to, from, HK_BF16, n);
+    else widen(to, from, HK_F32, n);
+}
 
 /* At most VW vectors that are dense along k: transposed by VW x VW tiles. The lanes past width are stored as well; the
    next row, or the next call, overwrites them. */
-static void pack_dense_inner(float *target, int64_t pitch, const float *source, int64_t width, int64_t k,
-                             int64_t outer) {
+INLINED void pack_dense_inner(float *target, int64_t pitch, const void *source, enum hk_dtype type, int64_t width,
+                              int64_t k, int64_t outer) {
     for (int64_t p = 0; p < k; p += VW) {
         vf x[VW];
-        for (int i = 0; i < VW; i++) x[i] = load_up_to(source + HK_MIN(i, width - 1) * outer + p, k - p);
-        transpose(x);
+        for (int i = 0; i < VW; i++)
+            x[i] = load_up_to(type, gemm_at(source, type, HK_MIN(i, width - 1) * outer + p), k - p);
+        v_transpose(x);
         for (int i = 0; i < VW; i++) v_store(target + (p + i) * pitch, x[i]);
     }
 }
 
-static void pack_dense_outer(float *target, int64_t pitch, const float *source, int64_t width, int64_t k,
-                             int64_t inner) {
+INLINED void pack_dense_outer(float *target, int64_t pitch, const void *source, enum hk_dtype type, int64_t width,
+                              int64_t k, int64_t inner) {
     for (int64_t i = 0; i < width; i += VW)
         for (int64_t p = 0; p < k; p++)
-            v_store(target + p * pitch + i, load_up_to(source + p * inner + i, width - i));
+            v_store(target + p * pitch + i, load_up_to(type, gemm_at(source, type, p * inner + i), width - i));
+}
+
+INLINED void pack(float *target, int64_t pitch, const void *source, enum hk_dtype type, int64_t width, int64_t k,
+                  int64_t outer, int64_t inner) {
+    if (outer == 1) {
+        pack_dense_outer(target, pitch, source, type, width, k, inner);
+        return;
+    }
+    for (int64_t i = 0; i < width; i += VW)
+        pack_dense_inner(target + i, pitch, gemm_at(source, type, i * outer), type, HK_MIN(width - i, VW), k, outer);
 }
 
 void gemm_pack(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
                int64_t inner) {
-    if (outer == 1) {
-        pack_dense_outer(target, pitch, source, width, k, inner);
-        return;
-    }
-    for (int64_t i = 0; i < width; i += VW)
-        pack_dense_inner(target + i, pitch, source + i * outer, HK_MIN(width - i, VW), k, outer);
+    pack(target, pitch, source, HK_F32, width, k, outer, inner);
+}
+
+static void pack_any(float *target, int64_t pitch, const void *source, enum hk_dtype type, int64_t width, int64_t k,
+                     int64_t outer, int64_t inner) {
+    if (type == HK_F16) pack(target, pitch, source, HK_F16, width, k, outer, inner);
+    else if (type == HK_BF16) pack(target, pitch, source, HK_BF16, width, k, outer, inner);
+    else gemm_pack(target, pitch, source, width, k, outer, inner);
 }
 
 /* ---- The register tile ---- */
@@ -176,21 +186,42 @@ void gemm_tile(int rows, int64_t width, int64_t k, const float *a, const float *
 static void pack_b(const struct gemm *g, float *packed, int64_t column, int64_t width, int64_t first, int64_t depth) {
     for (int64_t j = 0; j < width; j += GEMM_COLUMNS) {
         const int64_t strip = HK_MIN(width - j, GEMM_COLUMNS);
-        gemm_pack(packed + j * depth, gemm_vectors(strip) * VW, g->b + (column + j) * g->b_column + first * g->b_row,
-                  strip, depth, g->b_column, g->b_row);
+        pack_any(packed + j * depth, gemm_vectors(strip) * VW,
+                 gemm_at(g->b, g->b_type, (column + j) * g->b_column + first * g->b_row), g->b_type, strip, depth,
+                 g->b_column, g->b_row);
     }
 }
 
-/* One block of B against all rows, in strips of rows of about equal height, so that no small strip remains. */
+/* A's rows in strips of about equal height, so that no small strip remains. */
+struct strips {
+    int64_t m, count;
+};
+static int64_t first_row(const struct strips *s, int64_t strip) { return strip * s->m / s->count; }
+
+/* Strips [from, to) at depth [first, first + depth). Where A's columns are dense, a few rows of A^T at a time: each is
+   read in whole cache lines, which strips of their own would share with their neighbours. */
+static void pack_a(const struct gemm *g, float *packed, const struct strips *strips, int64_t from, int64_t to,
+                   int64_t first, int64_t depth) {
+    const int64_t step = g->a_row == 1 ? 8 : depth;
+    for (int64_t p = 0; p < depth; p += step)
+        for (int64_t s = from; s < to; s++) {
+            const int64_t row = first_row(strips, s), rows = first_row(strips, s + 1) - row;
+            pack_any(packed + (s - from) * GEMM_STRIP + p * rows, rows,
+                     gemm_at(g->a, g->a_type, row * g->a_row + (first + p) * g->a_column), g->a_type, rows,
+                     HK_MIN(depth - p, step), g->a_row, g->a_column);
+        }
+}
+
+/* One block of B against all rows. */
 static void multiply_block(const struct gemm *g, const float *b, float *a, int64_t column, int64_t width, int64_t first,
                            int64_t depth) {
-    const int64_t strips = (g->m + GEMM_ROWS - 1) / GEMM_ROWS;
+    const struct strips strips = {g->m, (g->m + GEMM_ROWS - 1) / GEMM_ROWS};
     const enum gemm_start start = first ? GEMM_ADD : GEMM_SET;
-    for (int64_t s = 0; s < strips; s++) {
-        const int64_t row = s * g->m / strips, rows = (s + 1) * g->m / strips - row;
-        gemm_pack(a, rows, g->a + row * g->a_row + first * g->a_column, rows, depth, g->a_row, g->a_column);
+    for (int64_t s = 0; s < strips.count; s++) {
+        const int64_t row = first_row(&strips, s), rows = first_row(&strips, s + 1) - row, ready = s % GEMM_STRIPS;
+        if (ready == 0) pack_a(g, a, &strips, s, HK_MIN(s + GEMM_STRIPS, strips.count), first, depth);
         for (int64_t j = 0; j < width; j += GEMM_COLUMNS)
-            gemm_tile((int)rows, HK_MIN(width - j, GEMM_COLUMNS), depth, a, b + j * depth,
+            gemm_tile((int)rows, HK_MIN(width - j, GEMM_COLUMNS), depth, a + ready * GEMM_STRIP, b + j * depth,
                       g->c + row * g->c_row + column + j, g->c_row, start, g->bias ? g->bias + column + j : NULL);
     }
 }
@@ -205,6 +236,12 @@ void gemm_block(const struct gemm *g, float *workspace) {
         fill_bias(g);
         return;
     }
+#if defined(GEMM_BF16)
+    if (g->a_type == HK_BF16 && g->b_type == HK_BF16) {
+        gemm_block_bf16(g, workspace);
+        return;
+    }
+#endif
     const int64_t blocks = (g->k + GEMM_DEPTH - 1) / GEMM_DEPTH;
     const int64_t depth = (((g->k + blocks - 1) / blocks) + VW - 1) / VW * VW; /* <= GEMM_DEPTH, a multiple of VW */
     float *const b = workspace, *const a = workspace + GEMM_DEPTH * (GEMM_WIDTH + GEMM_COLUMNS) + GEMM_SLACK;
@@ -218,21 +255,26 @@ void gemm_block(const struct gemm *g, float *workspace) {
     }
 }
 
-/* ---- Few rows ---- */
+/* ---- Few rows ----
+   B comes from memory at the rate of memory: what the next round reads is asked for in this one, as its rows are too
+   short for processors to see by themselves where they lead. */
 
 #define FEW_DEPTH 8
 
 /* c [m, 0 .. n) += a [m, depth] b [depth, 0 .. n), b's rows dense: each piece of C is touched once per FEW_DEPTH rows
  * of B. */
-static inline __attribute__((always_inline)) void few_rows_of_b(const struct gemm *g, int64_t p, int depth) {
+INLINED void few_rows_of_b(const struct gemm *g, enum hk_dtype type, int64_t p, int depth) {
     for (int64_t j = 0; j < g->n; j += VW) {
         const int64_t n = HK_MIN(g->n - j, VW);
         vf b[FEW_DEPTH];
 #pragma GCC unroll 8
-        for (int u = 0; u < depth; u++) b[u] = v_load(g->b + (p + u) * g->b_row + j);
+        for (int u = 0; u < depth; u++) {
+            b[u] = load(type, gemm_at(g->b, type, (p + u) * g->b_row + j));
+            __builtin_prefetch(gemm_at(g->b, type, (p + depth + u) * g->b_row + j));
+        }
         for (int64_t i = 0; i < g->m; i++) {
             float *c = g->c + i * g->c_row + j;
-            const float *a = g->a + i * g->a_row + p;
+            const float *a = (const float *)g->a + i * g->a_row + p;
             vf sum = n == VW ? v_load(c) : v_load_part(c, n, 0.0f);
 #pragma GCC unroll 8
             for (int u = 0; u < depth; u++) sum += v_set(a[u]) * b[u];
@@ -242,48 +284,59 @@ static inline __attribute__((always_inline)) void few_rows_of_b(const struct gem
     }
 }
 
-static void few_by_rows(const struct gemm *g) {
+INLINED void few_by_rows(const struct gemm *g, enum hk_dtype type) {
     fill_bias(g);
     int64_t p = 0;
-    for (; p + FEW_DEPTH <= g->k; p += FEW_DEPTH) few_rows_of_b(g, p, FEW_DEPTH);
-    for (; p < g->k; p++) few_rows_of_b(g, p, 1);
+    for (; p + FEW_DEPTH <= g->k; p += FEW_DEPTH) few_rows_of_b(g, type, p, FEW_DEPTH);
+    for (; p < g->k; p++) few_rows_of_b(g, type, p, 1);
 }
 
 /* m x count dot products along dense k. */
-static inline __attribute__((always_inline)) void few_dots(const struct gemm *g, int m, int count, int64_t column) {
+INLINED void few_dots(const struct gemm *g, enum hk_dtype type, int m, int count, int64_t column) {
     vf sum[GEMM_FEW][4];
     for (int i = 0; i < m; i++)
         for (int j = 0; j < count; j++) sum[i][j] = (vf){0};
-    const float *b = g->b + column * g->b_column;
+    const float *a = g->a;
+    const void *b = gemm_at(g->b, type, column * g->b_column);
     int64_t p = 0;
     for (; p + VW <= g->k; p += VW)
 #pragma GCC unroll 4
         for (int j = 0; j < count; j++) {
-            const vf y = v_load(b + j * g->b_column + p);
+            const vf y = load(type, gemm_at(b, type, j * g->b_column + p));
+            __builtin_prefetch(gemm_at(b, type, (count + j) * g->b_column + p));
 #pragma GCC unroll 4
-            for (int i = 0; i < m; i++) sum[i][j] += v_load(g->a + i * g->a_row + p) * y;
+            for (int i = 0; i < m; i++) sum[i][j] += v_load(a + i * g->a_row + p) * y;
         }
     for (int j = 0; j < count; j++)
         for (int i = 0; i < m; i++) {
             if (p < g->k) {
-                const vf y = v_load_part(b + j * g->b_column + p, g->k - p, 0.0f);
-                sum[i][j] += v_load_part(g->a + i * g->a_row + p, g->k - p, 0.0f) * y;
+                const vf y = load_up_to(type, gemm_at(b, type, j * g->b_column + p), g->k - p);
+                sum[i][j] += v_load_part(a + i * g->a_row + p, g->k - p, 0.0f) * y;
             }
             g->c[i * g->c_row + column + j] = v_sum(sum[i][j]) + (g->bias ? g->bias[column + j] : 0.0f);
         }
 }
 
-static inline __attribute__((always_inline)) void few_by_columns(const struct gemm *g, int m) {
+INLINED void few_by_columns(const struct gemm *g, enum hk_dtype type, int m) {
     int64_t j = 0;
-    for (; j + 4 <= g->n; j += 4) few_dots(g, m, 4, j);
-    for (; j < g->n; j++) few_dots(g, m, 1, j);
+    for (; j + 4 <= g->n; j += 4) few_dots(g, type, m, 4, j);
+    for (; j < g->n; j++) few_dots(g, type, m, 1, j);
 }
 
+INLINED void few(const struct gemm *g, enum hk_dtype type) {
+    if (g->b_column == 1) few_by_rows(g, type);
+    else if (g->m == 1) few_by_columns(g, type, 1);
+    else if (g->m == 2) few_by_columns(g, type, 2);
+    else if (g->m == 3) few_by_columns(g, type, 3);
+    else few_by_columns(g, type, 4);
+}
+
+static void few_f16(const struct gemm *g) { few(g, HK_F16); }
+static void few_bf16(const struct gemm *g) { few(g, HK_BF16); }
+
 void gemm_few(const struct gemm *g) {
-    if (g->b_column == 1) few_by_rows(g);
-    else if (g->m == 1) few_by_columns(g, 1);
-    else if (g->m == 2) few_by_columns(g, 2);
-    else if (g->m == 3) few_by_columns(g, 3);
-    else few_by_columns(g, 4);
+    if (g->b_type == HK_F16) few_f16(g);
+    else if (g->b_type == HK_BF16) few_bf16(g);
+    else few(g, HK_F32);
 }
 #endif

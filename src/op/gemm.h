@@ -1,5 +1,5 @@
-/* Single-precision matrix products for CPU kernels, on the thread that calls: packing, the register tile, and a blocked
-   product made of both (Goto and van de Geijn, 2008; Van Zee and van de Geijn, 2015). */
+/* Matrix products in single precision for CPU kernels, on the thread that calls: packing, which widens 16-bit operands,
+   the register tile, and a blocked product made of both (Goto and van de Geijn, 2008; Van Zee and van de Geijn, 2015). */
 #ifndef HK_OP_GEMM_H
 #define HK_OP_GEMM_H
 
@@ -8,9 +8,13 @@
 
 /* Functions of the instruction set that the including file is compiled for. */
 #define gemm_pack CPU_NAME(gemm_pack)
+#define gemm_widen CPU_NAME(gemm_widen)
 #define gemm_tile CPU_NAME(gemm_tile)
 #define gemm_block CPU_NAME(gemm_block)
 #define gemm_few CPU_NAME(gemm_few)
+#define gemm_block_bf16 CPU_NAME(gemm_block_bf16)
+
+#define INLINED static inline __attribute__((always_inline)) /* with the dtype or the size known */
 
 /* The register tile: GEMM_ROWS x GEMM_COLUMNS sums stay in registers. */
 #define GEMM_COLUMNS (2 * VW)
@@ -22,23 +26,26 @@
 #define GEMM_ROWS 4
 #endif
 
-/* Blocks of the product: a strip of A (GEMM_ROWS x GEMM_DEPTH) stays in the first cache, a block of B (GEMM_DEPTH x
-   GEMM_WIDTH) in the second. */
+/* Blocks of the product: a strip of A (GEMM_ROWS x GEMM_DEPTH) stays in the first cache, GEMM_STRIPS of them and a block
+   of B (GEMM_DEPTH x GEMM_WIDTH) in the second. */
 #define GEMM_DEPTH 384
 #define GEMM_WIDTH (VW == 16 ? 384 : 256)
+#define GEMM_STRIPS 8
 
-/* What packing may write past its end: a strip is stored by VW whole vectors at a time. (It also reads up to a vector
-   past the source's end, for which CPU buffers have room.) */
+/* What packing may write past its end: a strip is stored by VW whole vectors at a time. */
 #define GEMM_SLACK (VW * GEMM_COLUMNS)
+#define GEMM_STRIP (GEMM_ROWS * GEMM_DEPTH + GEMM_SLACK)
 
 /* Floats that gemm_block needs as its workspace. */
-#define GEMM_WORKSPACE (GEMM_DEPTH * (GEMM_WIDTH + GEMM_COLUMNS + GEMM_ROWS) + 2 * GEMM_SLACK)
+#define GEMM_WORKSPACE (GEMM_DEPTH * (GEMM_WIDTH + GEMM_COLUMNS) + GEMM_SLACK + GEMM_STRIPS * GEMM_STRIP)
 
-/* C [m, n] = A [m, k] B [k, n] + bias [n] (NULL: none). Strides in elements, of which a and b have one that is 1 each;
-   C's rows are dense. */
+/* C [m, n] = A [m, k] B [k, n] + bias [n] (NULL: none). a and b are f32, f16 or bf16. Strides in elements, of which a
+   and b have one that is 1 each; C's rows are dense. */
 struct gemm {
     int64_t m, n, k;
-    const float *a, *b, *bias;
+    const void *a, *b;
+    enum hk_dtype a_type, b_type;
+    const float *bias;
     int64_t a_row, a_column, b_row, b_column;
     float *c;
     int64_t c_row;
@@ -53,6 +60,13 @@ void gemm_pack(float *target, int64_t pitch, const float *source, int64_t width,
 /* How many vectors wide a strip of B with this many columns is packed: its pitch is that times VW. */
 static inline int gemm_vectors(int64_t width) { return width > VW ? 2 : 1; }
 
+static inline const void *gemm_at(const void *data, enum hk_dtype type, int64_t element) {
+    return (const char *)data + element * (type == HK_F32 ? 4 : 2);
+}
+
+/* n elements as f32. Reads no element past them. */
+void gemm_widen(float *to, const void *from, enum hk_dtype type, int64_t n);
+
 enum gemm_start { GEMM_SET, GEMM_ADD };
 
 /* C [rows, width] (+)= A B with A packed (pitch = rows <= GEMM_ROWS) and B packed (pitch = VW * gemm_vectors(width)).
@@ -64,8 +78,15 @@ void gemm_tile(int rows, int64_t width, int64_t k, const float *a, const float *
    order that depends on k alone, so a product may be cut along m and n at will. */
 void gemm_block(const struct gemm *g, float *workspace);
 
-/* For few rows (m <= GEMM_FEW), where reading B once is all the work: no packing. A's rows and either B's rows or its
-   columns are dense. */
+/* The same for operands that are both bf16, k > 0, by instructions that add products of pairs: gemm_bf16.c. It takes
+   numbers below 2^-126 for 0. */
+#if defined(__AVX512BF16__)
+#define GEMM_BF16
+void gemm_block_bf16(const struct gemm *g, float *workspace);
+#endif
+
+/* For few rows (m <= GEMM_FEW), where reading B once is all the work: no packing. A is f32; its rows and either B's rows
+   or its columns are dense. */
 #define GEMM_FEW 4
 void gemm_few(const struct gemm *g);
 

@@ -1,5 +1,6 @@
 #ifndef HK_ISA_NAME
 #include "op/gpu.h"
+#include <stdio.h>
 
 uint64_t hk_operand_span(const struct hk_operand *operand) {
     int64_t last = 0;
@@ -32,6 +33,17 @@ void hk_groups(const struct hk_recorder *recorder, struct hk_dispatch *dispatch,
     dispatch->groups[0] = (uint32_t)(rows > 1 ? (count + rows - 1) / rows : count);
     dispatch->groups[1] = (uint32_t)(rows > 1 ? rows : 1);
     dispatch->groups[2] = 1;
+}
+
+void hk_choice_add(struct hk_choice *choice, const char *shader, const uint32_t *constants, int count, bool standard) {
+    assert(choice->count < HK_MAX_KERNELS);
+    char *const name = choice->names[choice->count];
+    size_t used = (size_t)snprintf(name, HK_TUNING_KERNEL, "%s", shader);
+    while (count > 0 && !constants[count - 1]) count--;
+    for (int i = 0; i < count && used < HK_TUNING_KERNEL; i++)
+        used += (size_t)snprintf(name + used, HK_TUNING_KERNEL - used, "%c%u", i ? 'x' : ' ', constants[i]);
+    if (standard) choice->standard = choice->count;
+    choice->count++;
 }
 
 /* Dimension i of all operands continues dimension i + 1, so both are one. */

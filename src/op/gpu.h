@@ -22,6 +22,9 @@ uint32_t hk_binding_rest(const struct hk_operand *operand);
    gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x and leave when it is >= their count. */
 void hk_groups(const struct hk_recorder *recorder, struct hk_dispatch *dispatch, uint64_t count);
 
+/* Adds a kernel that can do the work to a choice, named by its shader and constants: "matmul 64x64x16x4x4". */
+void hk_choice_add(struct hk_choice *choice, const char *shader, const uint32_t *constants, int count, bool standard);
+
 /* Copies a push-constant struct whose size is a multiple of 4 and at most HK_MAX_PUSH_BYTES. */
 #define HK_PUSH(dispatch, value) \
     do { \

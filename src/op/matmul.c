@@ -1,7 +1,7 @@
 #include "op/op.h"
 
-/* a [batch..., M, K], b [batch..., K, N], bias [N] or none -> [batch..., M, N]; the batch sizes of a and b are equal
-   (with strides of 0 where broadcast). */
+/* a [batch..., M, K], b [batch..., K, N], bias f32 [N] or none -> f32 [batch..., M, N]; the batch sizes of a and b are
+   equal (with strides of 0 where broadcast). */
 
 #ifdef HK_ISA_NAME
 #include "op/gemm.h"
@@ -26,18 +26,29 @@ static int64_t batch_offset(const struct hk_operand *o, int64_t item) {
     return offset;
 }
 
+/* The few rows of a become f32 first. */
+static void multiply_few(const struct gemm *g, float *workspace) {
+    struct gemm wide = *g;
+    if (g->a_type != HK_F32) {
+        for (int64_t i = 0; i < g->m; i++)
+            gemm_widen(workspace + i * g->k, gemm_at(g->a, g->a_type, i * g->a_row), g->a_type, g->k);
+        wide.a = workspace, wide.a_type = HK_F32, wide.a_row = g->k;
+    }
+    gemm_few(&wide);
+}
+
 static void run_job(const struct product *p, int64_t job, float *workspace) {
     const int64_t item = job / (p->parts_m * p->parts_n), part = job % (p->parts_m * p->parts_n);
     const int64_t i = part / p->parts_n * p->part_m, j = part % p->parts_n * p->part_n;
     struct gemm g = p->whole;
-    g.a += batch_offset(p->a, item) + i * g.a_row;
-    g.b += batch_offset(p->b, item) + j * g.b_column;
+    g.a = gemm_at(g.a, g.a_type, batch_offset(p->a, item) + i * g.a_row);
+    g.b = gemm_at(g.b, g.b_type, batch_offset(p->b, item) + j * g.b_column);
     g.c += item * g.m * g.n + i * g.c_row + j;
     if (g.bias) g.bias += j;
     g.m = HK_MIN(g.m - i, p->part_m);
     g.n = HK_MIN(g.n - j, p->part_n);
-    if (p->few) gemm_few(&g);
-    else gemm_block(&g, workspace);
+    if (!p->few) gemm_block(&g, workspace);
+    else multiply_few(&g, workspace);
 }
 
 static void run_jobs(void *context, int thread, int64_t begin, int64_t end) {
@@ -55,9 +66,11 @@ static struct gemm whole_product(const struct hk_step *step) {
         .n = b->shape[rb - 1],
         .k = a->shape[ra - 1],
         .a = cpu_data(a),
+        .a_type = a->dtype,
         .a_row = a->stride[ra - 2],
         .a_column = a->stride[ra - 1],
         .b = cpu_data(b),
+        .b_type = b->dtype,
         .b_row = b->stride[rb - 2],
         .b_column = b->stride[rb - 1],
         .c = cpu_data(&step->outputs[0]),
@@ -82,29 +95,34 @@ static void exchange(struct product *p) {
                              .n = g.m,
                              .k = g.k,
                              .a = g.b,
+                             .a_type = g.b_type,
                              .a_row = 1,
                              .a_column = g.b_row,
                              .b = g.a,
+                             .b_type = g.a_type,
                              .b_row = g.a_column,
                              .b_column = g.a_row,
                              .c = g.c,
                              .c_row = g.m};
 }
 
-/* Cuts C until there are a few jobs for every thread, but not below the size where packing would be most of the
-   work. */
+/* Every thread has the same number of jobs, or many. */
+static bool is_even(int64_t jobs, int64_t threads) { return jobs >= threads && (jobs % threads == 0 || jobs >= 4 * threads); }
+
+/* Cuts C until all threads have as much to do, but not below the size where packing would be most of the work: each part
+   packs its operands anew. */
 static void choose_parts(struct product *p, int64_t batch, int threads) {
-    const int64_t m = p->whole.m, n = p->whole.n, wanted = 2 * (int64_t)threads;
-    const int64_t least_m = p->few ? m : 4 * GEMM_ROWS, least_n = p->few ? 16 * GEMM_COLUMNS : 2 * GEMM_COLUMNS;
+    const int64_t m = p->whole.m, n = p->whole.n, workers = p->few ? 2 * (int64_t)threads : threads;
+    const int64_t least_m = p->few ? m : 4 * GEMM_ROWS, least_n = p->few ? 4 * GEMM_COLUMNS : 2 * GEMM_COLUMNS;
     int64_t parts_m = 1, parts_n = p->few ? 1 : (n + GEMM_WIDTH - 1) / GEMM_WIDTH;
     const double work = (double)m * (double)n * (double)p->whole.k;
-    while (work > 65536 && threads > 1 && batch * parts_m * parts_n < wanted) {
+    while (work > 65536 && threads > 1 && !is_even(batch * parts_m * parts_n, workers)) {
         const bool cut_m = m / (2 * parts_m) >= least_m, cut_n = n / (2 * parts_n) >= least_n;
         if (!cut_m && !cut_n) break;
         if (cut_m && (!cut_n || m / parts_m >= n / parts_n)) parts_m *= 2;
         else parts_n *= 2;
     }
-    p->part_m = (m + parts_m - 1) / parts_m;
+    p->part_m = p->few ? m : ((m + parts_m - 1) / parts_m + 31) / 32 * 32; /* whole tiles, also AMX's */
     p->part_n = ((n + parts_n - 1) / parts_n + GEMM_COLUMNS - 1) / GEMM_COLUMNS * GEMM_COLUMNS;
     p->parts_m = (m + p->part_m - 1) / p->part_m;
     p->parts_n = (n + p->part_n - 1) / p->part_n;
@@ -121,7 +139,8 @@ CPU_KERNEL(matmul) {
     if (elements == 0) return;
     find_dense_strides(&p.whole);
     if (g->n == 1 && g->m > 1 && g->b_row == 1 && !g->bias) exchange(&p);
-    p.few = g->m <= GEMM_FEW && g->k > 0 && g->a_column == 1;
+    p.few = g->m <= GEMM_FEW && g->k > 0 && g->a_column == 1 &&
+            (g->a_type == HK_F32 || (size_t)(g->m * g->k) * sizeof(float) <= cpu->workspace_bytes);
     const int64_t batch = elements / (g->m * g->n);
     choose_parts(&p, batch, cpu->threads);
     /* small products: many to a piece, so that taking pieces costs little */
@@ -133,7 +152,7 @@ CPU_KERNEL(matmul) {
 #else
 #include "op/matmul.h"
 
-CPU_DECLARE(matmul);
+CPU_DECLARE_BF16(matmul);
 
 /* ---- The row's functions ---- */
 
@@ -146,7 +165,6 @@ static bool infer(struct hk_call *call) {
     return true;
 }
 
-/* da = dy b^T, db = a^T dy, dbias = dy summed over all but the last dimension. */
 /* The gradient of an operand has the operand's order in memory, so that undoing its transposition is a view:
    x y, or (y^T x^T)^T. */
 static struct hk_value *product_like(const struct hk_value *operand, struct hk_value *x, struct hk_value *y) {
@@ -155,11 +173,14 @@ static struct hk_value *product_like(const struct hk_value *operand, struct hk_v
     return transposed ? hk_transpose(hk_matmul(hk_transpose(y), hk_transpose(x))) : hk_matmul(x, y);
 }
 
+/* da = dy b^T, db = a^T dy, dbias = dy summed over all but the last dimension. Where a and b are 16-bit, so is dy. db is
+   first: a, which may have been computed again for it, is not needed any longer when da takes its memory. */
 static void backward(struct hk_backward *b) {
     struct hk_call *call = b->call;
-    struct hk_value *dy = b->grads[0];
-    if (b->needed[0]) b->results[0] = product_like(call->inputs[0], dy, hk_transpose(call->inputs[1]));
-    if (b->needed[1]) b->results[1] = product_like(call->inputs[1], hk_transpose(call->inputs[0]), dy);
+    struct hk_value *dy = b->grads[0], *const x = call->inputs[0], *const w = call->inputs[1];
+    struct hk_value *const factor = x->dtype == w->dtype && (b->needed[0] || b->needed[1]) ? hk_cast(dy, x->dtype) : dy;
+    if (b->needed[1]) b->results[1] = product_like(w, hk_transpose(x), factor);
+    if (b->needed[0]) b->results[0] = product_like(x, factor, hk_transpose(w));
     if (call->n_inputs < 3 || !b->needed[2]) return;
     struct hk_axes rows = {0};
     while (rows.count < dy->rank - 1) rows.axis[rows.count] = rows.count, rows.count++;
@@ -181,7 +202,7 @@ const struct hk_op hk_op_matmul = {
     .infer = infer,
     .backward = backward,
     .cost = cost,
-    .cpu = CPU_KERNELS(matmul),
+    .cpu = CPU_KERNELS_BF16(matmul),
     .gpu = hk_matmul_gpu,
 };
 
@@ -205,10 +226,20 @@ static struct hk_value *product(struct hk_value *a, struct hk_value *b, struct h
     return bias ? hk_broadcast_to(bias, shape) : hk_fill(a->graph, HK_F32, shape, 0.0);
 }
 
+static bool is_float(const struct hk_value *x) {
+    return x->dtype == HK_F32 || x->dtype == HK_F16 || x->dtype == HK_BF16;
+}
+
+static bool check_dtypes(const char *op, struct hk_value *a, struct hk_value *b, struct hk_graph *graph) {
+    if (is_float(a) && is_float(b) && (a->dtype == b->dtype || a->dtype == HK_F32 || b->dtype == HK_F32)) return true;
+    hk_graph_fail(graph, HK_ERROR_INVALID,
+                  "%s: operands must be f32, f16 or bf16, and the same or one of them f32, not %s and %s (hk_cast "
+                  "converts)", op, hk_dtype_name(a->dtype), hk_dtype_name(b->dtype));
+    return false;
+}
+
 static bool check(struct hk_value *a, struct hk_value *b, struct hk_graph *graph) {
-    if (a->dtype != HK_F32 || b->dtype != HK_F32)
-        return hk_graph_fail(graph, HK_ERROR_INVALID, "matmul: operands must be f32, not %s and %s (hk_cast converts)",
-                             hk_dtype_name(a->dtype), hk_dtype_name(b->dtype)) != NULL;
+    if (!check_dtypes("matmul", a, b, graph)) return false;
     if (a->rank < 2 || b->rank < 2)
         return hk_graph_fail(graph, HK_ERROR_INVALID, "matmul: operands need two dimensions or more: a is %s, b is %s",
                              hk_shape_text(a), hk_shape_text(b)) != NULL;
@@ -250,12 +281,13 @@ static struct hk_value *batched(struct hk_value *a, struct hk_value *b) {
 /* x [..., K] b [K, N] + bias [N]: the leading dimensions of x become rows. */
 static struct hk_value *folded(struct hk_value *x, struct hk_value *b, struct hk_value *bias) {
     struct hk_shape result = hk_value_shape(x);
+    if (!b) return NULL;
     result.size[x->rank - 1] = b->shape[1];
     int64_t rows = 1;
     for (int i = 0; i < x->rank - 1; i++) rows *= x->shape[i];
     struct hk_value *flat = x->rank == 2 ? x : hk_reshape(x, HK_SHAPE(rows, x->shape[x->rank - 1]));
     if (!flat) return NULL;
-    struct hk_value *y = product(readable(flat), readable(b), bias ? hk_contiguous(bias) : NULL);
+    struct hk_value *y = product(readable(flat), readable(b), bias ? hk_contiguous(hk_cast(bias, HK_F32)) : NULL);
     return y && x->rank != 2 ? hk_reshape(y, result) : y;
 }
 
@@ -269,8 +301,10 @@ struct hk_value *hk_matmul(struct hk_value *a, struct hk_value *b) {
 static struct hk_value *linear(struct hk_value *x, struct hk_value *weight, struct hk_value *bias, bool transposed) {
     struct hk_graph *graph = hk_graph_of((struct hk_value *[]){x, weight, bias}, bias ? 3 : 2);
     if (!graph) return NULL;
-    if (x->dtype != HK_F32 || weight->dtype != HK_F32 || (bias && bias->dtype != HK_F32))
-        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: x, weight and bias must be f32 (hk_cast converts)");
+    if (!check_dtypes("linear", x, weight, graph)) return NULL;
+    if (bias && !is_float(bias))
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: bias must be f32, f16 or bf16, not %s (hk_cast converts)",
+                             hk_dtype_name(bias->dtype));
     if (x->rank < 1 || weight->rank != 2)
         return hk_graph_fail(graph, HK_ERROR_INVALID,
                              "linear: x needs a dimension and weight two: x is %s, weight is %s", hk_shape_text(x),

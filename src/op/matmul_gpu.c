@@ -3,6 +3,7 @@
 #ifndef HK_ISA_NAME
 #include "op/gpu.h"
 #include "op/matmul.h"
+#include <stdio.h>
 
 /* The dimensions of a product, and who has them: a [batch, M, K], b [batch, K, N], c [batch, M, N], bias [N]. */
 enum { M, N, K, BATCH, AXES = BATCH + HK_MAX_RANK - 2 };
@@ -23,25 +24,34 @@ struct product {
 
 /* ---- Kernels ---- */
 
-/* A kernel and when it is the one: the first row that fits. */
+/* A kernel and when it is the standard one: the first row that fits. */
 struct kernel {
-    const char *shader;
-    bool software;  /* for devices that are processors in disguise, and only for those */
+    const char *shader, *bf16; /* bf16: the shader for operands of that dtype, where that is another */
+    enum { PLAIN, SOFTWARE, COOPERATIVE } needs; /* SOFTWARE: for devices that are processors in disguise, and only those */
     int64_t most_m; /* rows of c; 0: any */
     bool fill;      /* only where there are enough tiles for all processors */
     int64_t tile_m, tile_n;
-    uint32_t invocations; /* 0: the subgroup's size, and tile_n columns for each of them */
-    uint32_t spec[5];     /* constants from 5 on */
+    uint32_t invocations; /* 0: the subgroup's size, and tile_n columns for each of them; COOPERATIVE: subgroups */
+    uint32_t spec[5];     /* constants from COMMON_SPEC on; COOPERATIVE: BM, BN, BK, WM, WN */
+    uint32_t registers;   /* that an invocation must have (see struct hk_limits) */
+};
+
+enum {
+    COMMON_SPEC = 7,   /* constants that all kernels have */
+    MOST_PRODUCTS = 32 /* of matrices, in a subgroup's unrolled loop: more is too much code, and slow to compile */
 };
 
 static const struct kernel kernels[] = {
-    {"matmul_direct", true, 1, false, 1, 4, 0, {1, 4}},
-    {"matmul_direct", true, 0, false, 8, 8, 0, {8, 8}},
-    {"matmul_few", false, 1, false, 1, 64, 256, {1, 4}},
-    {"matmul_few", false, 4, false, 4, 64, 256, {4, 4}},
-    {"matmul", false, 0, true, 128, 128, 256, {128, 128, 16, 8, 8}},
-    {"matmul", false, 0, true, 64, 64, 256, {64, 64, 16, 4, 4}},
-    {"matmul", false, 0, false, 32, 32, 64, {32, 32, 32, 4, 4}},
+    {"matmul_direct", NULL, SOFTWARE, 1, false, 1, 2, 0, {1, 2, 32}, 0},
+    {"matmul_direct", NULL, SOFTWARE, 0, false, 8, 8, 0, {8, 8, 4}, 0},
+    {"matmul_few", NULL, PLAIN, 1, false, 1, 64, 256, {1, 4}, 0},
+    {"matmul_few", NULL, PLAIN, 4, false, 4, 64, 256, {4, 4}, 0},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 8, {128, 128, 32, 64, 32}, 0},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 64, 64, 4, {64, 64, 32, 32, 32}, 0},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 32, 32, 4, {32, 32, 32, 16, 16}, 0},
+    {"matmul", NULL, PLAIN, 0, true, 128, 128, 256, {128, 128, 16, 8, 8}, 128},
+    {"matmul", NULL, PLAIN, 0, true, 64, 64, 256, {64, 64, 16, 4, 4}, 0},
+    {"matmul", NULL, PLAIN, 0, false, 32, 32, 64, {32, 32, 32, 4, 4}, 0},
 };
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -52,11 +62,37 @@ static int64_t batch_items(const struct product *p) {
     return items;
 }
 
-static const struct kernel *choose(const struct product *p, const struct hk_limits *limits) {
+/* The largest cooperative matrices that the operands' dtype has and the kernel's tiles are made of; NULL: none. */
+static const struct hk_cooperative *find_matrix(const struct kernel *kernel, const struct product *p,
+                                                const struct hk_limits *limits) {
+    const uint32_t *const s = kernel->spec;
+    const struct hk_cooperative *best = NULL;
+    const enum hk_dtype dtype = p->side[A].operand->dtype;
+    if (dtype != p->side[B].operand->dtype || kernel->invocations * limits->cooperative_subgroup > limits->max_invocations)
+        return NULL;
+    for (const struct hk_cooperative *i = limits->cooperative; i < limits->cooperative + limits->n_cooperative; i++) {
+        const bool whole = i->m % 8 == 0 && i->n % 8 == 0 && i->k % 8 == 0 && s[2] % i->k == 0 && s[3] % i->m == 0 &&
+                           s[4] % i->n == 0;
+        /* the tiles, their rows 16 bytes longer, and a matrix of c for each subgroup */
+        const uint32_t shared = 2 * ((s[0] + s[1]) * (s[2] + 8)) + 4 * kernel->invocations * i->m * i->n;
+        if (i->dtype != dtype || !whole || shared > limits->shared_memory) continue;
+        if (s[3] / i->m * (s[4] / i->n) * (s[2] / i->k) > MOST_PRODUCTS) continue;
+        if (!best || i->m * i->n * i->k > best->m * best->n * best->k) best = i;
+    }
+    return best;
+}
+
+static bool is_usable(const struct kernel *kernel, const struct product *p, const struct hk_limits *limits) {
+    if ((kernel->needs == SOFTWARE && !limits->software) || kernel->registers > limits->registers) return false;
+    if (kernel->most_m && p->size[M] > kernel->most_m) return false;
+    return kernel->needs != COOPERATIVE || find_matrix(kernel, p, limits);
+}
+
+/* The first row that fits. */
+static const struct kernel *find_standard(const struct product *p, const struct hk_limits *limits) {
     const struct kernel *kernel = kernels, *const last = kernels + HK_LENGTH(kernels) - 1;
     for (; kernel < last; kernel++) {
-        if (kernel->software != limits->software) continue;
-        if (kernel->most_m && p->size[M] > kernel->most_m) continue;
+        if (!is_usable(kernel, p, limits) || (kernel->needs == SOFTWARE) != limits->software) continue;
         const int64_t tiles =
             divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
         if (!kernel->fill || tiles >= limits->processors) break;
@@ -64,11 +100,34 @@ static const struct kernel *choose(const struct product *p, const struct hk_limi
     return kernel;
 }
 
+static void describe_work(const struct product *p, struct hk_choice *choice) {
+    snprintf(choice->work, sizeof choice->work, "matmul %s*%s %c%c %lldx%lldx%lld x%lld%s%s",
+             hk_dtype_name(p->side[A].operand->dtype), hk_dtype_name(p->side[B].operand->dtype),
+             p->side[A].stride[K] == 1 || p->size[K] == 1 ? 'n' : 't', p->side[B].stride[N] == 1 || p->size[N] == 1 ? 'n' : 't',
+             (long long)p->size[M], (long long)p->size[N], (long long)p->size[K], (long long)batch_items(p),
+             p->bias ? " bias" : "", p->accumulate ? " accumulate" : "");
+}
+
+/* The standard row, unless it was measured that another one is faster. */
+static const struct kernel *choose(const struct product *p, struct hk_recorder *recorder) {
+    const struct kernel *const standard = find_standard(p, recorder->limits), *rows[HK_LENGTH(kernels)];
+    struct hk_choice choice = {.count = 0};
+    if (!recorder->choose) return standard;
+    describe_work(p, &choice);
+    for (const struct kernel *i = kernels; i < kernels + HK_LENGTH(kernels); i++) {
+        if (i != standard && !is_usable(i, p, recorder->limits)) continue;
+        rows[choice.count] = i;
+        hk_choice_add(&choice, i->shader, i->spec, (int)HK_LENGTH(i->spec), i == standard);
+    }
+    return rows[recorder->choose(recorder, &choice)];
+}
+
 /* ---- Recording ---- */
 
 /* Of all matmul kernels, in the order of shaders/matmul.glsl. */
 struct push {
     uint32_t base_a, base_b, base_c, base_bias;
+    uint32_t rest_a, rest_b;
     uint32_t m, n, k;
     uint32_t a_row, a_column, b_row, b_column, c_row;
     uint32_t a_outer, a_inner, b_outer, b_inner, c_outer, c_inner;
@@ -79,7 +138,12 @@ struct push {
 static uint64_t span(const struct product *p, int side) {
     int64_t last = 0;
     for (int i = 0; i < BATCH + p->batch_rank; i++) last += (p->size[i] - 1) * p->side[side].stride[i];
-    return (uint64_t)(last + 1) * sizeof(float);
+    return (uint64_t)(last + 1) * hk_dtype_size(p->side[side].operand->dtype);
+}
+
+/* Elements between the start of the word that holds a side's first element and that element. */
+static uint32_t rest(const struct side *s) {
+    return (uint32_t)((s->operand->offset + s->offset) % 4 / hk_dtype_size(s->operand->dtype));
 }
 
 static uint32_t stride(const struct product *p, int side, int axis) { return (uint32_t)p->side[side].stride[axis]; }
@@ -88,6 +152,8 @@ static struct push describe(const struct product *p) {
     /* the batch has two dimensions for the kernels: those that are not there have size 1 */
     const int inner = p->batch_rank > 0 ? BATCH + p->batch_rank - 1 : BATCH, outer = p->batch_rank > 1 ? BATCH : inner;
     return (struct push){
+        .rest_a = rest(&p->side[A]),
+        .rest_b = rest(&p->side[B]),
         .m = (uint32_t)p->size[M],
         .n = (uint32_t)p->size[N],
         .k = (uint32_t)p->size[K],
@@ -111,9 +177,46 @@ static void bind(struct hk_dispatch *d, const struct product *p, int side, int a
     hk_bind_range(d, s->operand, s->offset, span(p, side), access, side);
 }
 
+/* Where the side's rows (along its dense axis) and batch items begin and end, and so does its memory, is a multiple of so
+   many bytes. */
+static bool is_aligned(const struct product *p, int side, int dense, uint64_t bytes) {
+    const struct side *s = &p->side[side];
+    const uint64_t size = hk_dtype_size(s->operand->dtype);
+    bool aligned = (s->operand->offset + s->offset) % bytes == 0 && (uint64_t)p->size[dense] * size % bytes == 0;
+    for (int i = 0; i < BATCH + p->batch_rank; i++)
+        if (i != dense && p->size[i] > 1) aligned = aligned && (uint64_t)s->stride[i] * size % bytes == 0;
+    return aligned;
+}
+
+/* How many elements of a 16-bit operand are read at once. */
+static uint32_t read_width(const struct product *p, int side, int dense) {
+    return is_aligned(p, side, dense, 16) ? 8 : is_aligned(p, side, dense, 4) ? 2 : 1;
+}
+
+/* The last constants of matmul_direct: whether elements k and k + 1, of 16 bits, are a word. */
+static void set_pairs(struct hk_dispatch *d, const struct product *p) {
+    for (int side = A; side <= B; side++)
+        d->spec[COMMON_SPEC + 3 + side] = hk_dtype_size(p->side[side].operand->dtype) == 2 &&
+                                          p->side[side].stride[K] == 1 && is_aligned(p, side, K, 4);
+}
+
+/* What matmul_cooperative has besides. */
+static void add_matrices(struct hk_dispatch *d, const struct kernel *kernel, const struct product *p,
+                         const struct hk_limits *limits) {
+    const struct hk_cooperative *const matrix = find_matrix(kernel, p, limits);
+    const bool whole = !p->bias && !p->accumulate && is_aligned(p, C, N, 16);
+    const uint32_t spec[] = {matrix->m, matrix->n, matrix->k, read_width(p, A, d->spec[1] ? K : M),
+                             read_width(p, B, d->spec[2] ? N : K), whole};
+    if (matrix->dtype == HK_BF16) d->shader = kernel->bf16;
+    memcpy(d->spec + d->n_spec, spec, sizeof spec);
+    d->n_spec += (int)HK_LENGTH(spec);
+    d->subgroup_size = limits->cooperative_subgroup;
+    d->spec[0] *= limits->cooperative_subgroup;
+}
+
 /* A product whose operands fit. */
 static hk_status record(const struct product *p, struct hk_recorder *recorder) {
-    const struct kernel *kernel = choose(p, recorder->limits);
+    const struct kernel *kernel = choose(p, recorder);
     const uint32_t invocations = kernel->invocations ? kernel->invocations : HK_MAX(recorder->limits->subgroup_size, 1);
     const int64_t tile_n = kernel->invocations ? kernel->tile_n : kernel->tile_n * invocations;
     struct push push = describe(p);
@@ -122,11 +225,14 @@ static hk_status record(const struct product *p, struct hk_recorder *recorder) {
     push.groups = push.tiles_m * push.tiles_n * (uint32_t)batch_items(p);
     struct hk_dispatch d = {.shader = kernel->shader,
                             .spec = {invocations, push.a_column == 1 || push.k == 1, push.b_column == 1 || push.n == 1,
-                                     p->bias, p->accumulate},
-                            .n_spec = 5 + (int)HK_LENGTH(kernel->spec),
+                                     p->bias, p->accumulate, p->side[A].operand->dtype,
+                                     p->side[B].operand->dtype},
+                            .n_spec = COMMON_SPEC + (int)HK_LENGTH(kernel->spec),
                             .flops = 2.0 * (double)p->size[M] * (double)p->size[N] * (double)p->size[K] *
                                      (double)batch_items(p)};
-    memcpy(d.spec + 5, kernel->spec, sizeof kernel->spec);
+    memcpy(d.spec + COMMON_SPEC, kernel->spec, sizeof kernel->spec);
+    if (kernel->needs == SOFTWARE) set_pairs(&d, p);
+    if (kernel->needs == COOPERATIVE) add_matrices(&d, kernel, p, recorder->limits);
     HK_PUSH(&d, push);
     bind(&d, p, A, HK_READ);
     bind(&d, p, B, HK_READ);
@@ -142,7 +248,9 @@ static hk_status record(const struct product *p, struct hk_recorder *recorder) {
 static struct product window(const struct product *p, int axis, int64_t begin, int64_t size) {
     struct product part = *p;
     part.size[axis] = size;
-    for (int s = 0; s < SIDES; s++) part.side[s].offset += (uint64_t)(begin * p->side[s].stride[axis]) * sizeof(float);
+    for (int s = 0; s < SIDES; s++)
+        part.side[s].offset +=
+            (uint64_t)(begin * p->side[s].stride[axis]) * hk_dtype_size(p->side[s].operand->dtype);
     if (axis == K && begin > 0) part.accumulate = true, part.bias = false;
     return part;
 }

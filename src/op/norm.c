@@ -28,7 +28,7 @@ struct norm_rows {
     float epsilon;
 };
 
-static float sum_of(const float *x, int64_t n) {
+static float block_sum(const float *x, int64_t n) {
     vf sum[4] = {{0}};
     int64_t i = 0;
     for (; i + 4 * VW <= n; i += 4 * VW)
@@ -37,7 +37,13 @@ static float sum_of(const float *x, int64_t n) {
     return v_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
-static float squares_around(const float *x, float mean, int64_t n) {
+static double sum_of(const float *x, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i += ROW_BLOCK) sum += (double)block_sum(x + i, HK_MIN(ROW_BLOCK, n - i));
+    return sum;
+}
+
+static float block_squares(const float *x, float mean, int64_t n) {
     const vf m = v_set(mean);
     vf sum[4] = {{0}};
     int64_t i = 0;
@@ -53,14 +59,20 @@ static float squares_around(const float *x, float mean, int64_t n) {
     return v_sum((sum[0] + sum[1]) + (sum[2] + sum[3]));
 }
 
+static double squares_around(const float *x, float mean, int64_t n) {
+    double sum = 0;
+    for (int64_t i = 0; i < n; i += ROW_BLOCK) sum += (double)block_squares(x + i, mean, HK_MIN(ROW_BLOCK, n - i));
+    return sum;
+}
+
 static void norm_body(void *context, int64_t begin, int64_t end) {
     const struct norm_rows *c = context;
     const int64_t n = c->width;
     for (int64_t row = begin; row < end; row++) {
         const float *x = c->x + row * n;
         float *y = c->y + row * n;
-        const float mean = c->mean ? sum_of(x, n) / (float)n : 0.0f;
-        const float rstd = 1.0f / sqrtf(squares_around(x, mean, n) / (float)n + c->epsilon);
+        const float mean = c->mean ? (float)sum_of(x, n) / (float)n : 0.0f;
+        const float rstd = 1.0f / sqrtf((float)squares_around(x, mean, n) / (float)n + c->epsilon);
         const vf m = v_set(mean), r = v_set(rstd);
         for (int64_t i = 0; i < n; i += VW) {
             vf v = (row_load(x + i, n - i, 0) - m) * r * row_load(c->weight + i, n - i, 0);
@@ -101,9 +113,14 @@ static void norm_backward_row(const struct norm_backward_rows *c, int64_t row, f
     const float *dy = c->dy + row * n, *x = c->x + row * n;
     float *dx = c->dx + row * n;
     const vf mean = v_set(c->mean ? c->mean[row] : 0.0f), rstd = v_set(c->rstd[row]);
+    double total_g = 0, total_gn = 0;
     vf sum_g = v_set(0), sum_gn = v_set(0);
     for (int64_t i = 0; i < n; i += VW) {
         const int64_t left = n - i;
+        if (i % ROW_BLOCK == 0) {
+            total_g += (double)v_sum(sum_g), total_gn += (double)v_sum(sum_gn);
+            sum_g = sum_gn = v_set(0);
+        }
         const vf d = row_load(dy + i, left, 0), normal = (row_load(x + i, left, 0) - mean) * rstd;
         const vf g = d * row_load(c->weight + i, left, 0);
         sum_g += g;
@@ -111,7 +128,8 @@ static void norm_backward_row(const struct norm_backward_rows *c, int64_t row, f
         row_store(dweight + i, row_load(dweight + i, left, 0) + d * normal, left);
         if (dbias) row_store(dbias + i, row_load(dbias + i, left, 0) + d, left);
     }
-    const vf average_g = v_set(c->mean ? v_sum(sum_g) / (float)n : 0.0f), average_gn = v_set(v_sum(sum_gn) / (float)n);
+    total_g += (double)v_sum(sum_g), total_gn += (double)v_sum(sum_gn);
+    const vf average_g = v_set(c->mean ? (float)total_g / (float)n : 0.0f), average_gn = v_set((float)total_gn / (float)n);
     for (int64_t i = 0; i < n; i += VW) {
         const int64_t left = n - i;
         const vf normal = (row_load(x + i, left, 0) - mean) * rstd;
@@ -374,7 +392,7 @@ static hk_status norm_backward_gpu(const struct hk_step *step, struct hk_recorde
 /* ---- Rows ---- */
 
 const struct hk_op hk_op_layer_norm = {
-    .name = "layer_norm", .min_inputs = 2, .max_inputs = 3, .n_outputs = 3, .flags = HK_OP_FIRST_IN_PLACE,
+    .name = "layer_norm", .min_inputs = 2, .max_inputs = 3, .n_outputs = 3, .flags = HK_OP_FIRST_IN_PLACE | HK_OP_CHEAP,
     .infer = norm_infer, .backward = layer_norm_gradients, .cost = norm_cost,
     .cpu = CPU_KERNELS(layer_norm), .gpu = norm_gpu};
 
@@ -384,7 +402,7 @@ const struct hk_op hk_op_layer_norm_backward = {
     .cpu = CPU_KERNELS(layer_norm_backward), .gpu = norm_backward_gpu};
 
 const struct hk_op hk_op_rms_norm = {
-    .name = "rms_norm", .min_inputs = 2, .max_inputs = 2, .n_outputs = 2, .flags = HK_OP_FIRST_IN_PLACE,
+    .name = "rms_norm", .min_inputs = 2, .max_inputs = 2, .n_outputs = 2, .flags = HK_OP_FIRST_IN_PLACE | HK_OP_CHEAP,
     .infer = norm_infer, .backward = rms_norm_gradients, .cost = norm_cost,
     .cpu = CPU_KERNELS(rms_norm), .gpu = norm_gpu};
 

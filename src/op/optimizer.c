@@ -1,6 +1,7 @@
 /* Global gradient norm, and optimizer steps in place: SGD with momentum or Nesterov's, Adam, AdamW, as PyTorch computes them.
    What changes from step to step is read on the device (enum hk_hyper), so a program that was compiled once trains. */
 #include "op/rowwise.h"
+#include "op/strided.h"
 
 /* The norm is summed in blocks of this many elements, whatever the device. */
 enum { NORM_BLOCK = 16384 };
@@ -15,7 +16,8 @@ struct optimizer_attrs {
 
 static inline int64_t norm_blocks(int64_t elements) { return (elements + NORM_BLOCK - 1) / NORM_BLOCK; }
 
-/* Inputs: parameters, the moments that the op has, gradients, hyper, norm (optional). */
+/* Inputs: parameters, the moments that the op has, the 16-bit copy (the parameters again where there is none), gradients,
+   hyper, norm (optional). */
 static inline int moment_count(const struct hk_step *step) {
     const int32_t rule = ((const struct optimizer_attrs *)step->attrs)->rule;
     return rule == RULE_SGD ? 0 : rule <= RULE_NESTEROV ? 1 : 2;
@@ -66,15 +68,18 @@ struct optimizer_slab {
     float *restrict x, *restrict m, *restrict v;
     const float *restrict g;
     const float *hyper;
-    float clip; /* factor on the gradient */
+    void *copy; /* NULL: none */
+    enum hk_dtype copy_dtype;
+    float clip; /* factor on the gradient: for clipping, and 1 / the loss's scale */
     int64_t decayed;
     enum optimizer_rule rule;
 };
 
 static float clip_factor(const float *hyper, const float *norm) {
-    if (!norm || hyper[HK_HYPER_CLIP] <= 0) return 1;
+    const float unscaled = hyper[HK_HYPER_UNSCALE] > 0 ? hyper[HK_HYPER_UNSCALE] : 1;
+    if (!norm || hyper[HK_HYPER_CLIP] <= 0) return unscaled;
     const float factor = hyper[HK_HYPER_CLIP] / (*norm + 1e-6f);
-    return factor >= 1 ? 1 : factor; /* NaN where the norm is */
+    return factor >= 1 ? unscaled : factor * unscaled; /* NaN where the norm is */
 }
 
 static void sgd_range(const struct optimizer_slab *c, int64_t begin, int64_t end, float decay) {
@@ -123,21 +128,41 @@ static void optimizer_range(const struct optimizer_slab *c, int64_t begin, int64
         sgd_range(c, begin, end, decay);
 }
 
+static void round_range(const struct optimizer_slab *c, int64_t begin, int64_t end) {
+    const float *restrict x = c->x;
+    uint16_t *restrict copy = c->copy;
+    if (c->copy_dtype == HK_BF16) {
+        for (int64_t i = begin; i < end; i++) copy[i] = bf16_of(x[i]);
+        return;
+    }
+    for (; begin + VW <= end; begin += VW) v_store_f16(copy + begin, v_load(x + begin));
+    for (; begin < end; begin++) copy[begin] = hk_f16_from_f32(x[begin]);
+}
+
+/* In pieces that are still in the cache when they are rounded. */
 static void optimizer_body(void *context, int64_t begin, int64_t end) {
+    enum { PIECE = 4096 };
     const struct optimizer_slab *c = context;
-    const int64_t cut = HK_MIN(HK_MAX(c->decayed, begin), end);
-    optimizer_range(c, begin, cut, c->hyper[HK_HYPER_DECAY]);
-    optimizer_range(c, cut, end, 0);
+    for (int64_t last; begin < end; begin = last) {
+        last = HK_MIN(begin + PIECE, end);
+        const int64_t cut = HK_MIN(HK_MAX(c->decayed, begin), last);
+        optimizer_range(c, begin, cut, c->hyper[HK_HYPER_DECAY]);
+        optimizer_range(c, cut, last, 0);
+        if (c->copy) round_range(c, begin, last);
+    }
 }
 
 static void optimizer_slab(const struct hk_step *step, const struct cpu *cpu) {
     const struct optimizer_attrs *a = step->attrs;
     const struct hk_operand *in = step->inputs;
-    const int moments = moment_count(step), rest = 1 + moments;
+    const int moments = moment_count(step), rest = 2 + moments;
     struct optimizer_slab c = {.x = cpu_data(&in[0]), .g = cpu_data(&in[rest]), .hyper = cpu_data(&in[rest + 1]),
                                .decayed = a->decayed, .rule = (enum optimizer_rule)a->rule};
+    if (c.hyper[HK_HYPER_SKIP] > 0.5f) return;
     if (moments > 0) c.m = cpu_data(&in[1]);
     if (moments > 1) c.v = cpu_data(&in[2]);
+    c.copy_dtype = in[rest - 1].dtype;
+    if (c.copy_dtype != HK_F32) c.copy = cpu_data(&in[rest - 1]);
     c.clip = clip_factor(c.hyper, step->n_inputs > rest + 2 ? cpu_data(&in[rest + 2]) : NULL);
     cpu_for(cpu, cpu_elements(&in[0]), 1 << 15, optimizer_body, &c);
 }
@@ -219,20 +244,43 @@ static hk_status global_norm_gpu(const struct hk_step *step, struct hk_recorder 
 
 /* ---- The step ---- */
 
+/* The index of the copy among the inputs. */
+static int copy_of(const struct hk_call *call) { return call->op->min_inputs - 3; }
+static bool has_copy(const struct hk_call *call) { return call->inputs[copy_of(call)] != call->inputs[0]; }
+
+/* Nothing that the step writes is also something else to it: elements are computed in any order. */
+static bool are_apart(struct hk_call *call) {
+    const int left_out = has_copy(call) ? -1 : copy_of(call);
+    for (int i = 0; i < call->n_inputs; i++)
+        for (int k = 0; call->op->writes >> i & 1 && i != left_out && k < call->n_inputs; k++)
+            if (k != i && k != left_out && hk_share_tensor(call->inputs[i], call->inputs[k]))
+                return refuse(call, "optimizer_update: parameters or moments share memory with each other or with what is read: "
+                              "operands %d and %d", i, k);
+    return true;
+}
+
+static bool check_dtypes(struct hk_call *call) {
+    const enum hk_dtype dtype = call->inputs[copy_of(call)]->dtype;
+    for (int i = 0; i < call->n_inputs; i++)
+        if (i != copy_of(call) && !need_dtype(call, "optimizer_update", "each operand", i, HK_F32)) return false;
+    if (!has_copy(call) || dtype == HK_F16 || dtype == HK_BF16) return true;
+    return refuse(call, "optimizer_update: the copy must be f16 or bf16, it is %s", hk_dtype_name(dtype));
+}
+
 static bool optimizer_infer(struct hk_call *call) {
     const struct optimizer_attrs *a = call->attrs;
     const int64_t elements = hk_elements(call->inputs[0]);
-    const int same = call->op->min_inputs - 1; /* parameters, moments, gradients */
-    for (int i = 0; i < call->n_inputs; i++)
-        if (!need_dtype(call, "optimizer_update", "each operand", i, HK_F32)) return false;
+    const int same = call->op->min_inputs - 1; /* parameters, moments, copy, gradients */
+    if (!check_dtypes(call)) return false;
     for (int i = 1; i < same; i++)
         if (hk_elements(call->inputs[i]) != elements)
-            return refuse(call, "optimizer_update: parameters are %s, but gradients or a moment are %s",
+            return refuse(call, "optimizer_update: parameters are %s, but gradients, a moment or the copy are %s",
                           hk_shape_text(call->inputs[0]), hk_shape_text(call->inputs[i]));
     if (hk_elements(call->inputs[same]) != HK_HYPER_COUNT)
         return refuse(call, "optimizer_update: hyper must be [%d], it is %s", HK_HYPER_COUNT, hk_shape_text(call->inputs[same]));
     if (call->n_inputs > same + 1 && hk_elements(call->inputs[same + 1]) != 1)
         return refuse(call, "optimizer_update: norm must be [1], it is %s", hk_shape_text(call->inputs[same + 1]));
+    if (!are_apart(call)) return false;
     if (a->decayed < 0 || a->decayed > elements)
         return refuse(call, "optimizer_update: %lld elements decay, but there are %lld", (long long)a->decayed,
                       (long long)elements);
@@ -243,7 +291,8 @@ static struct hk_cost optimizer_cost(const struct hk_step *step) {
     const struct hk_operand *x = &step->inputs[0];
     const double elements = (double)row_count(x) * (double)row_width(x);
     const int moments = moment_count(step);
-    return (struct hk_cost){.flops = (4.0 + 6.0 * moments) * elements, .bytes = (12.0 + 8.0 * moments) * elements};
+    const double copy = step->inputs[1 + moments].dtype == HK_F32 ? 0 : 2;
+    return (struct hk_cost){.flops = (4.0 + 6.0 * moments) * elements, .bytes = (12.0 + 8.0 * moments + copy) * elements};
 }
 
 static hk_status optimizer_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
@@ -254,7 +303,7 @@ static hk_status optimizer_gpu(const struct hk_step *step, struct hk_recorder *r
     enum { WORKGROUP = 256, STRETCH = 4 };
     const struct optimizer_attrs *a = step->attrs;
     const struct hk_operand *in = step->inputs;
-    const int moments = moment_count(step), rest = 1 + moments;
+    const int moments = moment_count(step), rest = 2 + moments;
     const bool clip = step->n_inputs > rest + 2;
     const struct hk_operand *hyper = &in[rest + 1];
     const int64_t elements = row_count(&in[0]) * row_width(&in[0]), window = row_window(recorder, 4);
@@ -265,12 +314,9 @@ static hk_status optimizer_gpu(const struct hk_step *step, struct hk_recorder *r
         push.decayed = (uint32_t)HK_MIN(HK_MAX(a->decayed - first, 0), count);
         HK_PUSH(&d, push);
         bind_rows(&d, &in[0], 4, first, count, HK_READ | HK_WRITE, 0);
-        for (int m = 0; m < 2; m++) { /* hyper stands where a rule has no moment */
-            if (m < moments)
-                bind_rows(&d, &in[1 + m], 4, first, count, HK_READ | HK_WRITE, 1 + m);
-            else
-                hk_bind(&d, hyper, HK_READ, 1 + m);
-        }
+        /* parameters stand where a rule has no moment: the shader says that it may write there */
+        for (int m = 0; m < 2; m++)
+            bind_rows(&d, &in[m < moments ? 1 + m : 0], 4, first, count, HK_READ | HK_WRITE, 1 + m);
         bind_rows(&d, &in[rest], 4, first, count, HK_READ, 3);
         hk_bind(&d, hyper, HK_READ, 4);
         hk_bind(&d, clip ? &in[rest + 2] : hyper, HK_READ, 5);
@@ -278,7 +324,8 @@ static hk_status optimizer_gpu(const struct hk_step *step, struct hk_recorder *r
         const hk_status status = recorder->record(recorder, &d);
         if (status) return status;
     }
-    return HK_OK;
+    const struct hk_operand *copy = &in[rest - 1];
+    return copy->dtype == HK_F32 ? HK_OK : hk_record_copy(recorder, copy, &in[0]);
 }
 
 const struct hk_op hk_op_global_norm = {
@@ -286,15 +333,15 @@ const struct hk_op hk_op_global_norm = {
     .infer = global_norm_infer, .cost = global_norm_cost, .cpu = CPU_KERNELS(global_norm), .gpu = global_norm_gpu};
 
 const struct hk_op hk_op_sgd = {
-    .name = "sgd", .min_inputs = 3, .max_inputs = 4, .writes = 1,
+    .name = "sgd", .min_inputs = 4, .max_inputs = 5, .writes = 3,
     .infer = optimizer_infer, .cost = optimizer_cost, .cpu = CPU_KERNELS(sgd), .gpu = optimizer_gpu};
 
 const struct hk_op hk_op_momentum = {
-    .name = "momentum", .min_inputs = 4, .max_inputs = 5, .writes = 3,
+    .name = "momentum", .min_inputs = 5, .max_inputs = 6, .writes = 7,
     .infer = optimizer_infer, .cost = optimizer_cost, .cpu = CPU_KERNELS(momentum), .gpu = optimizer_gpu};
 
 const struct hk_op hk_op_adam = {
-    .name = "adam", .min_inputs = 5, .max_inputs = 6, .writes = 7,
+    .name = "adam", .min_inputs = 6, .max_inputs = 7, .writes = 15,
     .infer = optimizer_infer, .cost = optimizer_cost, .cpu = CPU_KERNELS(adam), .gpu = optimizer_gpu};
 
 struct hk_value *hk_global_norm(struct hk_graph *graph, struct hk_tensor *const *tensors, int count) {
@@ -317,25 +364,25 @@ static const struct {
     [HK_ADAMW] = {&hk_op_adam, RULE_ADAMW, 2},
 };
 
-void hk_optimizer_update(enum hk_optimizer_kind kind, struct hk_tensor *parameters, struct hk_tensor *gradients,
-                         struct hk_tensor *moment1, struct hk_tensor *moment2, struct hk_value *hyper, struct hk_value *norm,
-                         int64_t decayed) {
+void hk_optimizer_update(enum hk_optimizer_kind kind, const struct hk_optimizer_slab *slab, struct hk_value *hyper,
+                         struct hk_value *norm) {
     struct hk_graph *graph = hk_value_graph(hyper ? hyper : norm);
-    if (!hyper) {
-        hk_graph_fail(graph, HK_ERROR_INVALID, "optimizer_update: hyper is NULL");
+    if (!hyper || !slab) {
+        hk_graph_fail(graph, HK_ERROR_INVALID, "optimizer_update: %s is NULL", hyper ? "slab" : "hyper");
         return;
     }
     if ((int)kind < 0 || (size_t)kind >= HK_LENGTH(kinds)) {
         hk_graph_fail(graph, HK_ERROR_INVALID, "optimizer_update: there is no kind %d", (int)kind);
         return;
     }
-    const bool plain = kind == HK_SGD && !moment1;
-    const struct optimizer_attrs attrs = {.decayed = decayed, .rule = (int32_t)(plain ? RULE_SGD : kinds[kind].rule)};
-    struct hk_tensor *const moments[2] = {moment1, moment2};
-    struct hk_value *in[6] = {hk_leaf(graph, parameters)};
+    const bool plain = kind == HK_SGD && !slab->moment1;
+    const struct optimizer_attrs attrs = {.decayed = slab->decayed, .rule = (int32_t)(plain ? RULE_SGD : kinds[kind].rule)};
+    struct hk_tensor *const moments[2] = {slab->moment1, slab->moment2};
+    struct hk_value *in[7] = {hk_leaf(graph, slab->parameters)};
     int n = 1;
     for (int m = 0; m < (plain ? 0 : kinds[kind].moments); m++) in[n++] = hk_leaf(graph, moments[m]);
-    in[n++] = hk_leaf(graph, gradients);
+    in[n++] = slab->copy ? hk_leaf(graph, slab->copy) : in[0];
+    in[n++] = hk_leaf(graph, slab->gradients);
     in[n++] = hk_contiguous(hyper);
     if (norm) in[n++] = hk_contiguous(norm);
     hk_call_op(graph, plain ? &hk_op_sgd : kinds[kind].op, in, n, &attrs, sizeof attrs);

@@ -18,6 +18,9 @@ static inline int64_t row_count(const struct hk_operand *x) {
 /* Rows per piece of work, so that a piece is worth handing to a thread. */
 static inline int64_t row_grain(int64_t width) { return HK_MAX(16384 / HK_MAX(width, 1), 1); }
 
+/* Elements whose sum is taken in f32, in vectors; such sums are added in double. A multiple of every vector's width. */
+enum { ROW_BLOCK = 4096 };
+
 /* A vector of a row of which `left` elements are left. */
 static inline vf row_load(const float *p, int64_t left, float fill) {
     return left >= VW ? v_load(p) : v_load_part(p, left, fill);
@@ -48,15 +51,16 @@ static inline uint32_t row_workgroup(const struct hk_recorder *recorder, int64_t
     return size;
 }
 
-/* How many rows of that many bytes one binding can cover; 0 with the message set where not even one fits. */
+/* How many rows of that many bytes one binding can cover; 0 with the message set where not even one fits, or where it is too
+   long for llvmpipe, which ends loops without a word when an invocation has gone round 65,535 times, all its loops together. */
 static inline int64_t row_window(const struct hk_recorder *recorder, int64_t row_bytes) {
     /* the backend rounds a binding's start down: leave room for that */
     const int64_t range = (int64_t)(recorder->limits->max_range - recorder->limits->offset_align);
-    const int64_t window = HK_MIN(range / row_bytes, INT32_MAX);
-    if (window == 0)
-        hk_fail(HK_ERROR_UNSUPPORTED, "a row of %lld bytes exceeds what this device can bind (%lld bytes)",
-                (long long)row_bytes, (long long)range);
-    return window;
+    const int64_t most = recorder->limits->software ? HK_MIN(range, (int64_t)16 << 20) : range;
+    if (row_bytes <= most) return HK_MIN(range / row_bytes, INT32_MAX);
+    hk_fail(HK_ERROR_UNSUPPORTED, "a row of %lld bytes is too long for this device (at most %lld)", (long long)row_bytes,
+            (long long)most);
+    return 0;
 }
 
 /* Binds rows first .. first + count of a dense operand. */

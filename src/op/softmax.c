@@ -12,16 +12,20 @@ struct softmax_rows {
 };
 
 static void softmax_row(const float *x, float *y, int64_t n, bool log) {
-    vf most = v_set(-INFINITY), sum = v_set(0);
+    vf most = v_set(-INFINITY);
+    double total = 0;
     for (int64_t i = 0; i < n; i += VW) most = v_max(row_load(x + i, n - i, -INFINITY), most);
     const vf max = v_set(v_max_of(most));
-    for (int64_t i = 0; i < n; i += VW) {
-        const vf e = v_exp(row_load(x + i, n - i, -INFINITY) - max);
-        if (!log) row_store(y + i, e, n - i);
-        sum += e;
+    for (int64_t block = 0; block < n; block += ROW_BLOCK) {
+        vf sum = v_set(0);
+        for (int64_t i = block; i < HK_MIN(block + ROW_BLOCK, n); i += VW) {
+            const vf e = v_exp(row_load(x + i, n - i, -INFINITY) - max);
+            if (!log) row_store(y + i, e, n - i);
+            sum += e;
+        }
+        total += (double)v_sum(sum);
     }
-    const float total = v_sum(sum);
-    const vf scale = v_set(log ? logf(total) : 1.0f / total);
+    const vf scale = v_set(log ? logf((float)total) : 1.0f / (float)total);
     for (int64_t i = 0; i < n; i += VW)
         row_store(y + i, log ? row_load(x + i, n - i, 0) - max - scale : row_load(y + i, n - i, 0) * scale, n - i);
 }
@@ -47,12 +51,16 @@ static void softmax_backward_body(void *context, int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; row++) {
         const float *dy = c->x + row * n, *y = c->result + row * n;
         float *dx = c->y + row * n;
-        vf sum = v_set(0);
-        for (int64_t i = 0; i < n; i += VW) {
-            const vf d = row_load(dy + i, n - i, 0);
-            sum += c->log ? d : d * row_load(y + i, n - i, 0);
+        double sum = 0;
+        for (int64_t block = 0; block < n; block += ROW_BLOCK) {
+            vf part = v_set(0);
+            for (int64_t i = block; i < HK_MIN(block + ROW_BLOCK, n); i += VW) {
+                const vf d = row_load(dy + i, n - i, 0);
+                part += c->log ? d : d * row_load(y + i, n - i, 0);
+            }
+            sum += (double)v_sum(part);
         }
-        const vf total = v_set(v_sum(sum));
+        const vf total = v_set((float)sum);
         for (int64_t i = 0; i < n; i += VW) {
             const vf d = row_load(dy + i, n - i, 0), v = row_load(y + i, n - i, 0);
             row_store(dx + i, c->log ? d - v_exp(v) * total : v * (d - total), n - i);

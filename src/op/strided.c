@@ -25,6 +25,14 @@ struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *be
     return part;
 }
 
+struct hk_operand hk_inner_operand(const struct hk_operand *operand, int64_t i) {
+    struct hk_operand inner = *operand;
+    inner.rank--;
+    inner.offset += (uint64_t)(i * operand->stride[0]) * hk_dtype_size(operand->dtype);
+    for (int j = 1; j < operand->rank; j++) inner.shape[j - 1] = operand->shape[j], inner.stride[j - 1] = operand->stride[j];
+    return inner;
+}
+
 struct context {
     struct hk_recorder *recorder;
     const struct hk_strided_job *job;
@@ -69,13 +77,7 @@ static hk_status record_piece(void *context, const struct hk_operand *operands);
 static hk_status record_outer(struct context *c, const struct hk_operand *operands) {
     struct hk_operand part[HK_MAX_BINDINGS];
     for (int64_t i = 0; i < operands[0].shape[0]; i++) {
-        for (int k = 0; k < c->count; k++) {
-            const struct hk_operand *o = &operands[k];
-            part[k] = *o;
-            part[k].rank--;
-            part[k].offset += (uint64_t)(i * o->stride[0]) * hk_dtype_size(o->dtype);
-            for (int j = 1; j < o->rank; j++) part[k].shape[j - 1] = o->shape[j], part[k].stride[j - 1] = o->stride[j];
-        }
+        for (int k = 0; k < c->count; k++) part[k] = hk_inner_operand(&operands[k], i);
         const hk_status status = record_piece(c, part);
         if (status) return status;
     }

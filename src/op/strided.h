@@ -13,6 +13,9 @@ struct hk_operand hk_broadcast_operand(const struct hk_operand *operand, const s
 struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step,
                              const int64_t *shape);
 
+/* Element i of the operand's outermost dimension. */
+struct hk_operand hk_inner_operand(const struct hk_operand *operand, int64_t i);
+
 /* Records a shader that includes strided.glsl over operands of one shape (operand 0 is the output), in as many
    dispatches as windows and ranks ask for. The shader's constants: 0 workgroup, 1 rank, then spec. Its push constants:
    those of strided.glsl, then extra. */

@@ -2,6 +2,7 @@
  * either. */
 #include "op/op.h"
 #include "op/strided.h"
+#include "op/written.h"
 
 /* The order of the rows' kinds, of the kernels' switches here and of shaders/unary.comp and unary_backward.comp. */
 enum unary_kind {
@@ -94,6 +95,7 @@ static inline vf differentiate(enum unary_kind kind, vf x, vf dy, vf a) {
     case UNARY_SILU: s = v_sigmoid(x); return dy * s * (ONE + x * (ONE - s));
     case UNARY_GELU: s = v_normal_cdf(x, &gauss); return dy * (s + x * v_set(0.39894228f) * gauss);
     case UNARY_GELU_TANH:
+        x = v_max(v_set(-16.0f), v_min(v_set(16.0f), x)); /* where s is 0 or 1, and the square is finite; NaN stays */
         s = v_sigmoid(gelu_argument(x));
         return dy * (s + x * s * (ONE - s) * v_set(1.59576912f) * (ONE + v_set(0.134145f) * x * x));
     case UNARY_SOFTPLUS: return dy * v_sigmoid(x);
@@ -117,9 +119,9 @@ static inline __attribute__((always_inline)) void run(enum unary_kind kind, bool
     v_store_part(out + i, backward ? differentiate(kind, last, last_dy, a) : apply(kind, last, a, b), n - i);
 }
 
-static void chunk(const struct cpu_loop *loop, void *out, const void *const *in, int64_t n) {
-    const struct unary_attrs *attrs = loop->attrs;
-    const bool backward = loop->count == 3;
+static void on_floats(const struct hk_chunk *chunk, void *out, const void *const *in, int64_t n) {
+    const struct unary_attrs *attrs = chunk->attrs;
+    const bool backward = chunk->n_inputs == 2;
 #define RUN(kind)                                                                                                      \
     case kind:                                                                                                         \
         if (backward) run(kind, true, attrs, out, in, n);                                                              \
@@ -149,10 +151,10 @@ static void chunk(const struct cpu_loop *loop, void *out, const void *const *in,
 #undef RUN
 }
 
-static void chunk_i32(const struct cpu_loop *loop, void *out, const void *const *in, int64_t n) {
+static void on_integers(const struct hk_chunk *chunk, void *out, const void *const *in, int64_t n) {
     const uint32_t *x = in[0];
     uint32_t *y = out;
-    switch (((const struct unary_attrs *)loop->attrs)->kind) {
+    switch (((const struct unary_attrs *)chunk->attrs)->kind) {
     case UNARY_NEG:
         for (int64_t i = 0; i < n; i++) y[i] = 0 - x[i];
         break;
@@ -164,16 +166,16 @@ static void chunk_i32(const struct cpu_loop *loop, void *out, const void *const 
     }
 }
 
-CPU_KERNEL(unary) {
-    struct cpu_loop loop = {.count = step->n_inputs + 1, .attrs = step->attrs};
-    loop.chunk = step->outputs[0].dtype == HK_I32 ? chunk_i32 : chunk;
-    loop.operands[0] = step->outputs[0];
-    for (int k = 0; k < step->n_inputs; k++) loop.operands[k + 1] = step->inputs[k];
-    cpu_loop_run(cpu, &loop);
+CPU_CHUNK(unary) {
+    if (chunk->to == HK_I32) on_integers(chunk, out, in, n);
+    else on_floats(chunk, out, in, n);
 }
+
+CPU_KERNEL(unary) { cpu_elementwise(cpu, step, CPU_NAME(cpu_unary_chunk)); }
 
 #else
 CPU_DECLARE(unary);
+CPU_DECLARE_CHUNK(unary);
 
 static bool has_integers(enum unary_kind kind) {
     return kind == UNARY_NEG || kind == UNARY_ABS || kind == UNARY_SQUARE;
@@ -228,6 +230,23 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     return hk_record_strided(recorder, &job, operands, step->n_inputs + 1);
 }
 
+/* Bits of the result, with the functions of unary.glsl. */
+static void glsl(const struct hk_chunk *chunk, const char *const *in, struct hk_written *written) {
+    const struct unary_attrs *attrs = chunk->attrs;
+    if (chunk->to == HK_I32) {
+        hk_write(written, "uint(unary_integer(%du, int(%s)))", (int)attrs->kind, in[0]);
+        return;
+    }
+    hk_write(written, "floatBitsToUint(%s(%du, ", chunk->n_inputs == 2 ? "unary_backward" : "unary", (int)attrs->kind);
+    for (int k = 0; k < chunk->n_inputs; k++) hk_write(written, "uintBitsToFloat(%s), ", in[k]);
+    hk_write_number(written, attrs->a);
+    if (chunk->n_inputs == 1) {
+        hk_write(written, ", ");
+        hk_write_number(written, attrs->b);
+    }
+    hk_write(written, "))");
+}
+
 static struct hk_value *build(const struct hk_op *op, enum unary_kind kind, struct hk_value *x, float a, float b) {
     const struct unary_attrs attrs = {kind, a, b};
     return hk_call_op(NULL, op, &x, 1, &attrs, sizeof attrs);
@@ -243,23 +262,33 @@ const struct hk_op hk_op_unary_backward = {
     .flags = HK_OP_IN_PLACE,
     .infer = infer_backward,
     .cpu = CPU_KERNELS(unary),
+    .chunk = CPU_CHUNKS(unary),
+    .glsl = glsl,
+    .glsl_file = "unary.glsl",
     .gpu = gpu,
 };
 
-#define UNARY_ROW(op_name)                                                                                             \
+/* Activations whose gradient reads x. */
+#define UNARY_CHEAP(kind)                                                                                              \
+    ((kind) == UNARY_SILU || (kind) == UNARY_GELU || (kind) == UNARY_GELU_TANH ? HK_OP_CHEAP : 0)
+
+#define UNARY_ROW(op_name, kind)                                                                                       \
     const struct hk_op hk_op_##op_name = {                                                                             \
         .name = #op_name,                                                                                              \
         .min_inputs = 1,                                                                                               \
         .max_inputs = 1,                                                                                               \
         .n_outputs = 1,                                                                                                \
-        .flags = HK_OP_IN_PLACE,                                                                                       \
+        .flags = HK_OP_IN_PLACE | UNARY_CHEAP(kind),                                                                   \
         .infer = infer,                                                                                                \
         .backward = backward,                                                                                          \
         .cpu = CPU_KERNELS(unary),                                                                                     \
+        .chunk = CPU_CHUNKS(unary),                                                                                    \
+        .glsl = glsl,                                                                                                  \
+        .glsl_file = "unary.glsl",                                                                                     \
         .gpu = gpu,                                                                                                    \
     };
 #define UNARY(op_name, kind)                                                                                           \
-    UNARY_ROW(op_name)                                                                                                 \
+    UNARY_ROW(op_name, kind)                                                                                           \
     struct hk_value *hk_##op_name(struct hk_value *x) {                                                                \
         return build(&hk_op_##op_name, kind, x, 0, 0);                                                                 \
     }
@@ -281,15 +310,15 @@ UNARY(gelu, UNARY_GELU)
 UNARY(gelu_tanh, UNARY_GELU_TANH)
 UNARY(softplus, UNARY_SOFTPLUS)
 
-UNARY_ROW(leaky_relu)
+UNARY_ROW(leaky_relu, UNARY_LEAKY_RELU)
 struct hk_value *hk_leaky_relu(struct hk_value *x, float slope) {
     return build(&hk_op_leaky_relu, UNARY_LEAKY_RELU, x, slope, 0);
 }
-UNARY_ROW(elu)
+UNARY_ROW(elu, UNARY_ELU)
 struct hk_value *hk_elu(struct hk_value *x, float alpha) {
     return build(&hk_op_elu, UNARY_ELU, x, alpha, 0);
 }
-UNARY_ROW(affine)
+UNARY_ROW(affine, UNARY_AFFINE)
 struct hk_value *hk_affine(struct hk_value *x, float scale, float offset) {
     return build(&hk_op_affine, UNARY_AFFINE, x, scale, offset);
 }

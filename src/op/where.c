@@ -1,33 +1,30 @@
 /* where: a choice between two values by an i32 condition, all three broadcast. */
 #include "op/op.h"
 #include "op/strided.h"
+#include "op/written.h"
 
 #ifdef HK_ISA_NAME
 #include "cpu/loops.h"
 
-static void chunk(const struct cpu_loop *loop, void *out, const void *const *in, int64_t n) {
+CPU_CHUNK(where) {
     const int32_t *condition = in[0];
     const uint32_t *a = in[1], *b = in[2];
     uint32_t *y = out;
-    (void)loop;
+    (void)chunk;
     for (int64_t i = 0; i < n; i++) {
         const uint32_t mask = condition[i] ? UINT32_MAX : 0;
         y[i] = (a[i] & mask) | (b[i] & ~mask);
     }
 }
 
-CPU_KERNEL(where) {
-    struct cpu_loop loop = {.count = 4, .chunk = chunk};
-    loop.operands[0] = step->outputs[0];
-    for (int k = 0; k < 3; k++) loop.operands[k + 1] = hk_broadcast_operand(&step->inputs[k], &step->outputs[0]);
-    cpu_loop_run(cpu, &loop);
-}
+CPU_KERNEL(where) { cpu_elementwise(cpu, step, CPU_NAME(cpu_where_chunk)); }
 
 #else
 #include "op/reduce.h"
 #include "op/shape.h"
 
 CPU_DECLARE(where);
+CPU_DECLARE_CHUNK(where);
 
 static bool infer(struct hk_call *call) {
     const struct hk_value *c = call->inputs[0], *a = call->inputs[1], *b = call->inputs[2];
@@ -60,6 +57,11 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     return hk_record_strided(recorder, &(struct hk_strided_job){.shader = "where"}, operands, 4);
 }
 
+static void glsl(const struct hk_chunk *chunk, const char *const *in, struct hk_written *written) {
+    (void)chunk;
+    hk_write(written, "%s != 0u ? %s : %s", in[0], in[1], in[2]);
+}
+
 const struct hk_op hk_op_where = {
     .name = "where",
     .min_inputs = 3,
@@ -69,6 +71,8 @@ const struct hk_op hk_op_where = {
     .infer = infer,
     .backward = backward,
     .cpu = CPU_KERNELS(where),
+    .chunk = CPU_CHUNKS(where),
+    .glsl = glsl,
     .gpu = gpu,
 };
 

@@ -1,5 +1,7 @@
 /* Opening, listing and closing Vulkan devices, and the backend's table. */
 #include "vulkan/device.h"
+#include "graph/tuning.h"
+#include "vulkan/tune.h"
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -38,6 +40,23 @@ static uint32_t count_processors(const struct vk_device *device) {
     }
 }
 
+/* GPUs for phones have few, by their drivers. HEKLA_GPU_REGISTERS=number instead, for tests. */
+static uint32_t count_registers(const struct vk_device *device) {
+    const char *text = getenv("HEKLA_GPU_REGISTERS");
+    static const int drivers[] = {VK_DRIVER_ID_QUALCOMM_PROPRIETARY, VK_DRIVER_ID_MESA_TURNIP, VK_DRIVER_ID_ARM_PROPRIETARY,
+                                  VK_DRIVER_ID_MESA_PANVK, VK_DRIVER_ID_IMAGINATION_PROPRIETARY};
+    if (text) return (uint32_t)strtoul(text, NULL, 10);
+    for (size_t i = 0; i < HK_LENGTH(drivers); i++)
+        if ((int)device->physical.properties12.driverID == drivers[i]) return 64;
+    return 128;
+}
+
+/* HEKLA_GPU_KERNELS=1 makes a software device run the kernels that are made for hardware, for tests. */
+static bool runs_on_processor(const struct vk_device *device) {
+    const char *text = getenv("HEKLA_GPU_KERNELS");
+    return device->base.info.software && !(text && !strcmp(text, "1"));
+}
+
 /* A range that a binding may cover leaves room for rounding its start down. */
 static void set_limits(struct vk_device *device) {
     const struct hk_device_info *info = &device->base.info;
@@ -51,9 +70,13 @@ static void set_limits(struct vk_device *device) {
                                         .subgroup_size = info->subgroup_size,
                                         .max_groups = HK_MIN(groups[0], HK_MIN(groups[1], groups[2])),
                                         .processors = count_processors(device),
+                                        .registers = count_registers(device),
                                         .float16 = info->float16,
                                         .storage16 = info->storage16,
-                                        .software = info->software};
+                                        .n_cooperative = device->physical.n_cooperative,
+                                        .cooperative_subgroup = device->physical.properties13.minSubgroupSize,
+                                        .software = runs_on_processor(device)};
+    memcpy(device->limits.cooperative, device->physical.cooperative, sizeof device->limits.cooperative);
 }
 
 /* Rates that all but the slowest devices of a kind exceed, so that a submission ends well before a watchdog (two seconds on
@@ -80,7 +103,16 @@ static hk_status create_device(struct vk_device *device) {
                                            .queueFamilyIndex = device->family,
                                            .queueCount = 1,
                                            .pQueuePriorities = &priority};
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
+        .pipelineExecutableInfo = VK_TRUE};
+    const char *extensions[4];
+    uint32_t n_extensions = 0;
+    struct vk_cooperative_features cooperative;
+    void *const more = device->captures_statistics ? &executable : NULL;
     VkPhysicalDeviceVulkan13Features features13 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_3_FEATURES,
+                                                   .pNext = vk_cooperative_enable(p, &cooperative, more, extensions,
+                                                                                  &n_extensions),
                                                    .synchronization2 = VK_TRUE,
                                                    .maintenance4 = VK_TRUE,
                                                    .subgroupSizeControl = p->features13.subgroupSizeControl,
@@ -101,12 +133,13 @@ static hk_status create_device(struct vk_device *device) {
                                                 .pNext = &features11,
                                                 .features = {.shaderInt16 = p->features.features.shaderInt16,
                                                              .shaderInt64 = p->features.features.shaderInt64}};
-    const char *const extensions[] = {"VK_KHR_portability_subset"};
+    if (p->portability) extensions[n_extensions++] = "VK_KHR_portability_subset";
+    if (device->captures_statistics) extensions[n_extensions++] = "VK_KHR_pipeline_executable_properties";
     const VkDeviceCreateInfo info = {.sType = VK_STRUCTURE_TYPE_DEVICE_CREATE_INFO,
                                      .pNext = &features,
                                      .queueCreateInfoCount = 1,
                                      .pQueueCreateInfos = &queue,
-                                     .enabledExtensionCount = p->portability,
+                                     .enabledExtensionCount = n_extensions,
                                      .ppEnabledExtensionNames = extensions};
     const VkResult result = device->instance.vkCreateDevice(p->handle, &info, NULL, &device->handle);
     if (result == VK_SUCCESS) return HK_OK;
@@ -133,36 +166,35 @@ static void close_device(struct hk_device *d) {
         vk_cache_save(device);
         vk_profile_close(device);
         vk_pipelines_close(device);
+        vk_written_free(device);
         vk_transfers_close(device);
         vk_queue_close(device);
         device->vk.vkDestroyDevice(device->handle, NULL);
     }
+    hk_tunings_close(device->base.tunings);
     vk_instance_close(&device->instance);
     pthread_mutex_destroy(&device->mutex);
     free(device);
 }
 
-static bool wants_validation(const struct hk_device_params *params) {
-    const char *text = getenv("HEKLA_VALIDATE");
-    return params->validate || (text && !strcmp(text, "1"));
-}
-
 static hk_status open_parts(struct vk_device *device, const struct hk_device_params *params, int index) {
-    hk_status status = vk_instance_open(&device->instance, wants_validation(params));
+    hk_status status = vk_instance_open(&device->instance, params->validate || hk_environment_flag("HEKLA_VALIDATE"));
     if (!status) status = find_physical(device, index);
     if (status) return status;
     if (!choose_family(device, &device->family))
         return hk_fail(HK_ERROR_UNSUPPORTED, "%s has no queue that computes", device->base.info.name);
     set_limits(device);
     set_rates(device);
+    device->captures_statistics = params->profile && device->physical.executable_properties;
     status = create_device(device);
     if (status) return status;
     vk_instance_load_device(&device->instance, device->handle, &device->vk);
     status = vk_queue_open(device);
     if (!status) status = vk_transfers_open(device);
     if (!status) status = vk_pipelines_open(device);
-    if (!status && params->profile) status = vk_profile_open(device);
+    if (!status) status = vk_profile_open(device, params->profile);
     if (!status) vk_cache_open(device, params->cache_dir);
+    if (!status) status = vk_tuning_open(device, params);
     return status;
 }
 
@@ -175,6 +207,8 @@ hk_status hk_vulkan_open(const struct hk_device_params *params, int index, struc
     pthread_mutex_init(&device->mutex, NULL);
     device->base.backend = &vk_backend;
     device->base.memory_limit = params->memory_limit;
+    device->base.poison = hk_environment_flag("HEKLA_POISON");
+    if (!hk_environment_flag("HEKLA_UNFUSED") && vk_shaderc_available()) device->base.fusing = HK_FUSE_GLSL;
     const hk_status status = open_parts(device, params, index);
     if (status) close_device((struct hk_device *)device);
     else *out = (struct hk_device *)device;
@@ -226,6 +260,7 @@ const struct hk_backend vk_backend = {
     .buffer_destroy = vk_buffer_destroy,
     .write = vk_write,
     .read = vk_read,
+    .poison = vk_poison,
     .program_create = vk_program_create,
     .program_run = vk_program_run,
     .program_destroy = vk_program_destroy,

@@ -24,11 +24,14 @@ static struct header make_header(const struct vk_device *device, const void *dat
 
 /* False where the user has no cache folder. */
 static bool set_path(struct vk_device *device, const char *cache_dir) {
-    char folder[900], name[33];
+    char name[33];
     struct vk_pipelines *p = &device->pipelines;
-    if (!hk_cache_folder(cache_dir, folder, sizeof folder)) return false;
+    if (!hk_cache_folder(cache_dir, p->folder, sizeof p->folder)) {
+        p->folder[0] = 0;
+        return false;
+    }
     for (int i = 0; i < 16; i++) snprintf(name + 2 * i, 3, "%02x", device->base.info.uuid[i]);
-    snprintf(p->path, sizeof p->path, "%s/pipelines-%s.bin", folder, name);
+    snprintf(p->path, sizeof p->path, "%s/pipelines-%s.bin", p->folder, name);
     return true;
 }
 

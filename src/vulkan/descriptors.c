@@ -65,10 +65,17 @@ static hk_status allocate_sets(struct vk_device *device, const struct set_table 
     return result == VK_SUCCESS ? HK_OK : vk_fail(device, result, "allocating descriptor sets");
 }
 
+/* HEKLA_WIDE_BINDINGS=1 lets kernels see what lies behind a binding, in its buffer: where drivers check bounds, what a
+   kernel reads or writes there would have no effect, and tests would not notice. */
+static uint64_t seen_bytes(const struct vk_device *device, const struct hk_binding *b, bool wide) {
+    return wide ? HK_MIN(b->buffer->bytes - b->offset, device->base.info.max_binding) : b->bytes;
+}
+
 static hk_status write_sets(struct vk_device *device, const struct set_table *t, const struct vk_launches *launches,
                             const VkDescriptorSet *sets) {
     VkWriteDescriptorSet *writes = calloc((size_t)t->n_sets, sizeof *writes);
     VkDescriptorBufferInfo *buffers = calloc(t->n_descriptors, sizeof *buffers), *next = buffers;
+    const bool wide = hk_environment_flag("HEKLA_WIDE_BINDINGS");
     if (writes && buffers) {
         for (int i = 0; i < t->n_sets; i++) {
             const struct hk_dispatch *d = &launches->items[t->first[i]].dispatch;
@@ -80,7 +87,7 @@ static hk_status write_sets(struct vk_device *device, const struct set_table *t,
             for (int b = 0; b < d->n_bindings; b++)
                 *next++ = (VkDescriptorBufferInfo){.buffer = ((struct vk_buffer *)d->bindings[b].buffer)->handle,
                                                    .offset = d->bindings[b].offset,
-                                                   .range = d->bindings[b].bytes};
+                                                   .range = seen_bytes(device, &d->bindings[b], wide)};
         }
         device->vk.vkUpdateDescriptorSets(device->handle, (uint32_t)t->n_sets, writes, 0, NULL);
     }
@@ -98,7 +105,10 @@ static hk_status make_sets(struct vk_device *device, const struct set_table *t, 
                                              .poolSizeCount = 1,
                                              .pPoolSizes = &size};
     const VkResult result = device->vk.vkCreateDescriptorPool(device->handle, &info, NULL, pool);
-    if (result != VK_SUCCESS) return vk_fail(device, result, "creating a descriptor pool");
+    if (result != VK_SUCCESS) {
+        *pool = VK_NULL_HANDLE;
+        return vk_fail(device, result, "creating a descriptor pool");
+    }
     VkDescriptorSet *sets = calloc((size_t)t->n_sets, sizeof *sets);
     if (!sets) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory while compiling");
     hk_status status = allocate_sets(device, t, launches, *pool, sets);

@@ -23,15 +23,22 @@ static bool open_loader(void) {
     return open;
 }
 
-static bool has_layer(const char *name) {
+/* *version: the Vulkan that the layer was written for. */
+static hk_status find_validation_layer(uint32_t *version) {
     uint32_t count = 0;
-    bool found = false;
-    if (vkEnumerateInstanceLayerProperties(&count, NULL) != VK_SUCCESS) return false;
-    VkLayerProperties *layers = calloc(count + 1, sizeof *layers);
-    if (layers && vkEnumerateInstanceLayerProperties(&count, layers) == VK_SUCCESS)
-        for (uint32_t i = 0; i < count && !found; i++) found = !strcmp(layers[i].layerName, name);
+    VkResult result = vkEnumerateInstanceLayerProperties(&count, NULL);
+    VkLayerProperties *layers = result == VK_SUCCESS ? calloc(count + 1, sizeof *layers) : NULL;
+    if (layers) result = vkEnumerateInstanceLayerProperties(&count, layers);
+    const bool known = layers && result == VK_SUCCESS;
+    *version = 0;
+    for (uint32_t i = 0; i < count && known && !*version; i++)
+        if (!strcmp(layers[i].layerName, validation_layer)) *version = layers[i].specVersion;
     free(layers);
-    return found;
+    if (*version) return HK_OK;
+    if (!known)
+        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "validation: out of memory while looking for the layer (VkResult %d)", result);
+    return hk_fail(HK_ERROR_UNSUPPORTED, "validation: the layer %s is not installed (Debian, Ubuntu: apt install "
+                   "vulkan-validationlayers)", validation_layer);
 }
 
 static bool has_instance_extension(const char *layer, const char *name) {
@@ -75,19 +82,23 @@ static void create_messenger(struct vk_instance *instance, const VkDebugUtilsMes
 }
 
 /* What the driver cannot know better is asked for by name: portability (MoltenVK), and what validation needs. */
-static uint32_t choose_extensions(bool validate, bool portability, const char *extensions[3]) {
+static uint32_t choose_extensions(bool validate, bool portability, const char *extensions[4]) {
     uint32_t count = 0;
     if (portability) extensions[count++] = VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME;
     if (!validate) return count;
     extensions[count++] = VK_EXT_DEBUG_UTILS_EXTENSION_NAME;
     if (has_instance_extension(validation_layer, VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME))
         extensions[count++] = VK_EXT_VALIDATION_FEATURES_EXTENSION_NAME;
+#ifdef VK_EXT_layer_settings
+    if (has_instance_extension(validation_layer, VK_EXT_LAYER_SETTINGS_EXTENSION_NAME))
+        extensions[count++] = VK_EXT_LAYER_SETTINGS_EXTENSION_NAME;
+#endif
     return count;
 }
 
 /* next: structures for validation, or NULL. */
 static hk_status create_instance(struct vk_instance *instance, const void *next) {
-    const char *extensions[3];
+    const char *extensions[4];
     const bool portability = has_instance_extension(NULL, VK_KHR_PORTABILITY_ENUMERATION_EXTENSION_NAME);
     const VkApplicationInfo application = {.sType = VK_STRUCTURE_TYPE_APPLICATION_INFO,
                                            .pEngineName = "Hekla",
@@ -104,16 +115,42 @@ static hk_status create_instance(struct vk_instance *instance, const void *next)
     const VkResult result = vkCreateInstance(&info, NULL, &instance->handle);
     if (result == VK_SUCCESS) return HK_OK;
     instance->handle = VK_NULL_HANDLE;
-    if (result == VK_ERROR_OUT_OF_HOST_MEMORY) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "vulkan: out of host memory");
+    if (result == VK_ERROR_OUT_OF_HOST_MEMORY || result == VK_ERROR_OUT_OF_DEVICE_MEMORY)
+        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "vulkan: out of memory while the driver starts (VkResult %d)", result);
     return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: the loader found no driver (VkResult %d)", result);
+}
+
+/* Creates the instance with the layer, and asks it for all of its checks that have a bearing here. */
+static hk_status create_validated(struct vk_instance *instance, uint32_t layer_version, const void *messenger) {
+    const VkValidationFeatureEnableEXT checks[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
+    const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
+                                              .pNext = messenger, /* sees messages about the instance itself */
+                                              .enabledValidationFeatureCount = 1,
+                                              .pEnabledValidationFeatures = checks};
+    /* from here on they leave out what shaders access, and the layer says the same thing ten times at most */
+    if (layer_version < VK_MAKE_API_VERSION(0, 1, 3, 296)) return create_instance(instance, &features);
+#ifdef VK_EXT_layer_settings
+    const VkBool32 yes = VK_TRUE, no = VK_FALSE;
+    const VkLayerSettingEXT settings[] = {
+        {validation_layer, "syncval_shader_accesses_heuristic", VK_LAYER_SETTING_TYPE_BOOL32_EXT, 1, &yes},
+        {validation_layer, "enable_message_limit", VK_LAYER_SETTING_TYPE_BOOL32_EXT, 1, &no}};
+    const VkLayerSettingsCreateInfoEXT all = {.sType = VK_STRUCTURE_TYPE_LAYER_SETTINGS_CREATE_INFO_EXT,
+                                              .pNext = &features,
+                                              .settingCount = HK_LENGTH(settings),
+                                              .pSettings = settings};
+    return create_instance(instance, &all);
+#else
+    hk_remark(HK_LOG_WARNING, "validation: barriers between shaders are not checked: Hekla was built with Vulkan headers "
+              "that are older than the layer");
+    return create_instance(instance, &features);
+#endif
 }
 
 hk_status vk_instance_open(struct vk_instance *instance, bool validate) {
     *instance = (struct vk_instance){0};
     if (!open_loader()) return hk_fail(HK_ERROR_NO_DEVICE, "no Vulkan device: no Vulkan loader (libvulkan.so.1) is installed");
-    if (validate && !has_layer(validation_layer))
-        return hk_fail(HK_ERROR_UNSUPPORTED, "validation: the layer %s is not installed (Debian, Ubuntu: apt install "
-                       "vulkan-validationlayers)", validation_layer);
+    uint32_t layer_version = 0;
+    if (validate && find_validation_layer(&layer_version)) return hk_error_status();
     /* not GENERAL: those are the loader's remarks on other drivers */
     VkDebugUtilsMessengerCreateInfoEXT messenger = {
         .sType = VK_STRUCTURE_TYPE_DEBUG_UTILS_MESSENGER_CREATE_INFO_EXT,
@@ -122,12 +159,8 @@ hk_status vk_instance_open(struct vk_instance *instance, bool validate) {
         .messageType = VK_DEBUG_UTILS_MESSAGE_TYPE_VALIDATION_BIT_EXT | VK_DEBUG_UTILS_MESSAGE_TYPE_PERFORMANCE_BIT_EXT,
         .pfnUserCallback = on_message,
         .pUserData = instance};
-    const VkValidationFeatureEnableEXT checks[] = {VK_VALIDATION_FEATURE_ENABLE_SYNCHRONIZATION_VALIDATION_EXT};
-    const VkValidationFeaturesEXT features = {.sType = VK_STRUCTURE_TYPE_VALIDATION_FEATURES_EXT,
-                                              .pNext = &messenger, /* sees messages about the instance itself */
-                                              .enabledValidationFeatureCount = 1,
-                                              .pEnabledValidationFeatures = checks};
-    const hk_status status = create_instance(instance, validate ? &features : NULL);
+    const hk_status status =
+        validate ? create_validated(instance, layer_version, &messenger) : create_instance(instance, NULL);
     if (status) return status;
     if (!load_functions(instance)) {
         vk_instance_close(instance);
@@ -144,14 +177,25 @@ void vk_instance_close(struct vk_instance *instance) {
     instance->handle = VK_NULL_HANDLE;
 }
 
+/* A driver that does not come up is no device; a machine without memory may have devices. */
+static hk_status enumeration_failed(VkResult result) {
+    if (result != VK_ERROR_OUT_OF_HOST_MEMORY && result != VK_ERROR_OUT_OF_DEVICE_MEMORY) return HK_OK;
+    return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of memory while looking for Vulkan devices (VkResult %d)", result);
+}
+
 hk_status vk_instance_devices(const struct vk_instance *instance, VkPhysicalDevice **out, int *count) {
     uint32_t n = 0;
     *out = NULL, *count = 0;
-    if (instance->vkEnumeratePhysicalDevices(instance->handle, &n, NULL) != VK_SUCCESS || !n) return HK_OK;
+    VkResult result = instance->vkEnumeratePhysicalDevices(instance->handle, &n, NULL);
+    if (result != VK_SUCCESS) return enumeration_failed(result);
+    if (!n) return HK_OK;
     VkPhysicalDevice *devices = calloc(n, sizeof *devices);
     if (!devices) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
-    const VkResult result = instance->vkEnumeratePhysicalDevices(instance->handle, &n, devices);
-    if (result != VK_SUCCESS && result != VK_INCOMPLETE) n = 0;
+    result = instance->vkEnumeratePhysicalDevices(instance->handle, &n, devices);
+    if (result != VK_SUCCESS && result != VK_INCOMPLETE) {
+        free(devices);
+        return enumeration_failed(result);
+    }
     for (uint32_t i = 0; i < n; i++) {
         VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
         instance->vkGetPhysicalDeviceProperties2(devices[i], &properties);

@@ -53,11 +53,29 @@ struct vk_physical {
     uint32_t heap;     /* the largest device-local one */
     bool has_budget;   /* VK_EXT_memory_budget */
     bool portability;  /* VK_KHR_portability_subset: must be enabled */
-    bool cooperative_matrix, cooperative_matrix2, bfloat16;
+    bool executable_properties; /* VK_KHR_pipeline_executable_properties, with its feature */
+    bool cooperative_matrix, cooperative_matrix2, bfloat16; /* by the extensions' names */
+    struct hk_cooperative cooperative[HK_MAX_COOPERATIVE];  /* those that kernels may use */
+    int n_cooperative;
 };
 hk_status vk_physical_query(const struct vk_instance *instance, VkPhysicalDevice handle, struct vk_physical *physical);
 void vk_physical_describe(const struct vk_instance *instance, const struct vk_physical *physical, int index,
                           struct hk_device_info *info);
+
+/* cooperative.c: fills physical->cooperative; features that use it are linked in front of next, in the room given, and the
+   names of extensions added (two at most). Returns the new front. */
+struct vk_cooperative_features {
+    bool none; /* headers may lack all of what follows */
+#if defined(VK_KHR_cooperative_matrix)
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix;
+#endif
+#if defined(VK_KHR_shader_bfloat16)
+    VkPhysicalDeviceShaderBfloat16FeaturesKHR bfloat16;
+#endif
+};
+hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *physical);
+void *vk_cooperative_enable(const struct vk_physical *physical, struct vk_cooperative_features *room, void *next,
+                            const char **extensions, uint32_t *n_extensions);
 
 /* Bytes that can still be allocated, as far as the driver or (for a software device) the system says; held: by us. */
 uint64_t vk_physical_memory_free(const struct vk_instance *instance, const struct vk_physical *physical, uint64_t held);

@@ -32,7 +32,10 @@ static VkResult bind(struct vk_device *device, struct vk_buffer *buffer, int typ
                                        .allocationSize = size,
                                        .memoryTypeIndex = (uint32_t)type};
     VkResult result = device->vk.vkAllocateMemory(device->handle, &info, NULL, &buffer->memory);
-    if (result != VK_SUCCESS) return result;
+    if (result != VK_SUCCESS) {
+        buffer->memory = VK_NULL_HANDLE;
+        return result;
+    }
     result = device->vk.vkBindBufferMemory(device->handle, buffer->handle, buffer->memory, 0);
     if (result != VK_SUCCESS || (flags & mapped) != mapped) return result;
     buffer->cached = flags & VK_MEMORY_PROPERTY_HOST_CACHED_BIT || device->base.info.software;
@@ -103,12 +106,15 @@ static hk_status check_fits(struct vk_device *device, uint64_t bytes) {
     return HK_OK;
 }
 
-/* Locked. */
-static hk_status make_zero(struct vk_device *device, struct vk_buffer *buffer) {
+/* Locked. What is added to the bytes asked for is NaN where tests let kernels see it (descriptors.c). */
+static hk_status make_zero(struct vk_device *device, struct vk_buffer *buffer, uint64_t bytes) {
     /* across a bus the device fills faster than the host */
     const bool near = device->physical.properties.properties.deviceType != VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU;
-    if (!buffer->base.host || !near) return vk_transfers_zero(device, buffer);
+    if (!buffer->base.host || !near) return vk_transfers_fill(device, buffer, 0);
     memset(buffer->base.host, 0, (size_t)buffer->base.bytes);
+    const uint64_t words = (bytes + 3) / 4 * 4;
+    if (hk_environment_flag("HEKLA_WIDE_BINDINGS"))
+        memset((char *)buffer->base.host + words, 0xff, (size_t)(buffer->base.bytes - words));
     return HK_OK;
 }
 
@@ -119,7 +125,7 @@ hk_status vk_buffer_create(struct hk_device *d, uint64_t bytes, struct hk_buffer
     if (status) return status;
     status = check_fits(device, bytes);
     if (!status) status = allocate(device, bytes, false, &buffer);
-    if (!status) status = make_zero(device, buffer);
+    if (!status) status = make_zero(device, buffer, bytes);
     if (status) {
         vk_buffer_free(device, buffer);
         vk_unlock(device);
@@ -138,7 +144,7 @@ void vk_buffer_destroy(struct hk_device *d, struct hk_buffer *b) {
     struct vk_device *device = vk_device_of(d);
     if (!b) return;
     pthread_mutex_lock(&device->mutex); /* of a lost device too */
-    if (!atomic_load(&device->lost)) vk_submit(device, VK_NULL_HANDLE); /* transfers that wait may use it */
+    if (!atomic_load(&device->lost) && vk_submit(device, VK_NULL_HANDLE)) vk_transfers_drop(device); /* they may use it */
     vk_settle(device, device->submitted);
     device->stats.bytes -= b->bytes;
     vk_buffer_free(device, (struct vk_buffer *)b);

@@ -34,14 +34,19 @@ static hk_status query_extensions(const struct vk_instance *instance, struct vk_
         bool *flag;
     } known[] = {{"VK_EXT_memory_budget", &p->has_budget},
                  {"VK_KHR_portability_subset", &p->portability},
+                 {"VK_KHR_pipeline_executable_properties", &p->executable_properties},
                  {"VK_KHR_cooperative_matrix", &p->cooperative_matrix},
                  {"VK_NV_cooperative_matrix2", &p->cooperative_matrix2},
                  {"VK_KHR_shader_bfloat16", &p->bfloat16}};
     uint32_t count = 0;
-    instance->vkEnumerateDeviceExtensionProperties(p->handle, NULL, &count, NULL);
-    VkExtensionProperties *list = calloc(count + 1, sizeof *list);
-    if (!list) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
-    if (instance->vkEnumerateDeviceExtensionProperties(p->handle, NULL, &count, list) != VK_SUCCESS) count = 0;
+    VkResult result = instance->vkEnumerateDeviceExtensionProperties(p->handle, NULL, &count, NULL);
+    VkExtensionProperties *list = result == VK_SUCCESS ? calloc(count + 1, sizeof *list) : NULL;
+    if (list) result = instance->vkEnumerateDeviceExtensionProperties(p->handle, NULL, &count, list);
+    if (!list || result != VK_SUCCESS) {
+        free(list);
+        return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of memory while asking for the extensions of %s (VkResult %d)",
+                       p->properties.properties.deviceName, result);
+    }
     for (uint32_t i = 0; i < count; i++)
         for (size_t k = 0; k < HK_LENGTH(known); k++)
             if (!strcmp(list[i].extensionName, known[k].name)) *known[k].flag = true;
@@ -70,11 +75,22 @@ static void choose_memory(const struct vk_instance *instance, struct vk_physical
     }
 }
 
+static void query_executable_properties(const struct vk_instance *instance, struct vk_physical *p) {
+    VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &executable};
+    if (p->executable_properties) instance->vkGetPhysicalDeviceFeatures2(p->handle, &features);
+    p->executable_properties = executable.pipelineExecutableInfo;
+}
+
 hk_status vk_physical_query(const struct vk_instance *instance, VkPhysicalDevice handle, struct vk_physical *physical) {
     *physical = (struct vk_physical){.handle = handle};
     query_properties(instance, physical);
     choose_memory(instance, physical);
-    return query_extensions(instance, physical);
+    const hk_status status = query_extensions(instance, physical);
+    if (status) return status;
+    query_executable_properties(instance, physical);
+    return vk_cooperative_query(instance, physical);
 }
 
 static bool is_software(const struct vk_physical *p) {

@@ -27,7 +27,10 @@ static hk_status make_layout(struct vk_device *device, int n) {
                                                  .bindingCount = (uint32_t)n,
                                                  .pBindings = bindings};
     VkResult result = device->vk.vkCreateDescriptorSetLayout(device->handle, &set, NULL, &p->sets[n]);
-    if (result != VK_SUCCESS) return vk_fail(device, result, "creating a descriptor set layout");
+    if (result != VK_SUCCESS) {
+        p->sets[n] = VK_NULL_HANDLE;
+        return vk_fail(device, result, "creating a descriptor set layout");
+    }
     const VkPushConstantRange push = {VK_SHADER_STAGE_COMPUTE_BIT, 0, HK_MAX_PUSH_BYTES};
     const VkPipelineLayoutCreateInfo info = {.sType = VK_STRUCTURE_TYPE_PIPELINE_LAYOUT_CREATE_INFO,
                                              .setLayoutCount = 1,
@@ -35,7 +38,9 @@ static hk_status make_layout(struct vk_device *device, int n) {
                                              .pushConstantRangeCount = 1,
                                              .pPushConstantRanges = &push};
     result = device->vk.vkCreatePipelineLayout(device->handle, &info, NULL, &p->layouts[n]);
-    return result == VK_SUCCESS ? HK_OK : vk_fail(device, result, "creating a pipeline layout");
+    if (result == VK_SUCCESS) return HK_OK;
+    p->layouts[n] = VK_NULL_HANDLE;
+    return vk_fail(device, result, "creating a pipeline layout");
 }
 
 hk_status vk_pipelines_open(struct vk_device *device) {
@@ -66,17 +71,20 @@ void vk_pipelines_close(struct vk_device *device) {
 static struct vk_pipeline *find_pipeline(struct vk_pipelines *p, const struct vk_launch *launch) {
     const struct hk_dispatch *d = &launch->dispatch;
     const size_t spec_bytes = (size_t)d->n_spec * sizeof *d->spec;
-    const uint64_t key[3] = {(uintptr_t)launch->shader, (uint64_t)d->n_spec, (uint64_t)d->n_bindings};
+    const uint64_t key[4] = {(uintptr_t)launch->shader, (uint64_t)d->n_spec, (uint64_t)d->n_bindings, d->subgroup_size};
     const uint64_t hash = hk_hash(d->spec, spec_bytes, hk_hash(key, sizeof key, 0));
     struct vk_pipeline **bucket = &p->buckets[hash % VK_PIPELINE_BUCKETS];
     for (struct vk_pipeline *i = *bucket; i; i = i->next)
         if (i->shader == launch->shader && i->n_spec == d->n_spec && i->n_bindings == d->n_bindings &&
-            !memcmp(i->spec, d->spec, spec_bytes))
+            i->subgroup_size == d->subgroup_size && !memcmp(i->spec, d->spec, spec_bytes))
             return i;
     struct vk_pipeline *pipeline = calloc(1, sizeof *pipeline);
     if (!pipeline) return NULL;
-    *pipeline = (struct vk_pipeline){
-        .next = *bucket, .shader = launch->shader, .n_spec = d->n_spec, .n_bindings = d->n_bindings};
+    *pipeline = (struct vk_pipeline){.next = *bucket,
+                                     .shader = launch->shader,
+                                     .n_spec = d->n_spec,
+                                     .n_bindings = d->n_bindings,
+                                     .subgroup_size = d->subgroup_size};
     memcpy(pipeline->spec, d->spec, spec_bytes);
     return *bucket = pipeline;
 }
@@ -90,17 +98,27 @@ static VkResult make_pipeline(struct vk_device *device, struct vk_pipeline *p) {
     VkSpecializationMapEntry entries[HK_MAX_SPEC];
     for (uint32_t i = 0; i < HK_MAX_SPEC; i++) entries[i] = (VkSpecializationMapEntry){i, i * 4, 4};
     const VkSpecializationInfo spec = {(uint32_t)p->n_spec, entries, (size_t)p->n_spec * sizeof *p->spec, p->spec};
+    const VkPipelineShaderStageRequiredSubgroupSizeCreateInfo subgroups = {
+        .sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_REQUIRED_SUBGROUP_SIZE_CREATE_INFO,
+        .requiredSubgroupSize = p->subgroup_size};
+    const bool choice = device->physical.properties13.minSubgroupSize != device->physical.properties13.maxSubgroupSize;
     const VkComputePipelineCreateInfo info = {
         .sType = VK_STRUCTURE_TYPE_COMPUTE_PIPELINE_CREATE_INFO,
         .stage = {.sType = VK_STRUCTURE_TYPE_PIPELINE_SHADER_STAGE_CREATE_INFO,
+                  .pNext = p->subgroup_size && choice ? &subgroups : NULL,
+                  .flags = p->subgroup_size ? VK_PIPELINE_SHADER_STAGE_CREATE_REQUIRE_FULL_SUBGROUPS_BIT : 0,
                   .stage = VK_SHADER_STAGE_COMPUTE_BIT,
                   .module = module,
                   .pName = "main",
                   .pSpecializationInfo = &spec},
+        .flags = device->captures_statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0,
         .layout = device->pipelines.layouts[p->n_bindings]};
-    result = device->vk.vkCreateComputePipelines(device->handle, device->pipelines.cache, 1, &info, NULL, &p->handle);
+    /* what a cache holds may have been made without statistics */
+    const VkPipelineCache cache = device->captures_statistics ? VK_NULL_HANDLE : device->pipelines.cache;
+    result = device->vk.vkCreateComputePipelines(device->handle, cache, 1, &info, NULL, &p->handle);
     device->vk.vkDestroyShaderModule(device->handle, module, NULL);
     if (result != VK_SUCCESS) p->handle = VK_NULL_HANDLE;
+    else vk_statistics_read(device, p->handle, &p->statistics);
     return result;
 }
 

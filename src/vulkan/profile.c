@@ -6,15 +6,17 @@
 
 enum { MAX_EVENTS = 1 << 17 };
 
-hk_status vk_profile_open(struct vk_device *device) {
+hk_status vk_profile_open(struct vk_device *device, bool enabled) {
     VkQueueFamilyProperties families[16];
     uint32_t count = HK_LENGTH(families);
     device->instance.vkGetPhysicalDeviceQueueFamilyProperties(device->physical.handle, &count, families);
     const uint32_t bits = device->family < count ? families[device->family].timestampValidBits : 0;
     const double period = (double)device->physical.properties.properties.limits.timestampPeriod;
-    if (!bits || period <= 0) return hk_fail(HK_ERROR_UNSUPPORTED, "profile: %s has no timestamps", device->base.info.name);
-    device->profile = (struct vk_profile){
-        .enabled = true, .period = period * 1e-9, .mask = bits < 64 ? ((uint64_t)1 << bits) - 1 : UINT64_MAX};
+    const bool timestamps = bits && period > 0;
+    if (enabled && !timestamps) return hk_fail(HK_ERROR_UNSUPPORTED, "profile: %s has no timestamps", device->base.info.name);
+    device->profile = (struct vk_profile){.enabled = enabled,
+                                          .period = timestamps ? period * 1e-9 : 0,
+                                          .mask = bits < 64 ? ((uint64_t)1 << bits) - 1 : UINT64_MAX};
     return HK_OK;
 }
 
@@ -27,20 +29,25 @@ static void add_event(struct vk_profile *p, const struct vk_event *event) {
         p->dropped++;
 }
 
-hk_status vk_profile_resolve(struct vk_device *device, VkQueryPool pool, uint32_t queries, uint64_t *ticks,
-                             const struct vk_timed *timed, int count) {
-    struct vk_profile *p = &device->profile;
+hk_status vk_profile_read(struct vk_device *device, VkQueryPool pool, uint32_t queries, uint64_t *ticks) {
     const VkResult result =
         device->vk.vkGetQueryPoolResults(device->handle, pool, 0, queries, queries * sizeof *ticks, ticks, sizeof *ticks,
                                          VK_QUERY_RESULT_64_BIT | VK_QUERY_RESULT_WAIT_BIT);
-    if (result != VK_SUCCESS) return vk_fail(device, result, "reading timestamps");
+    return result == VK_SUCCESS ? HK_OK : vk_fail(device, result, "reading timestamps");
+}
+
+hk_status vk_profile_resolve(struct vk_device *device, VkQueryPool pool, uint32_t queries, uint64_t *ticks,
+                             const struct vk_timed *timed, int count) {
+    struct vk_profile *p = &device->profile;
+    const hk_status status = vk_profile_read(device, pool, queries, ticks);
+    if (status) return status;
     /* the device's clock is set against ours by the last tick, which was just now */
     const double now = hk_seconds();
     const uint64_t end = ticks[queries - 1];
     for (int i = 0; i < count; i++) {
         const uint64_t a = ticks[timed[i].query], b = ticks[timed[i].query + 1];
         add_event(p, &(struct vk_event){.op = timed[i].op,
-                                        .shader = timed[i].shader,
+                                        .pipeline = timed[i].pipeline,
                                         .begin = now - (double)((end - a) & p->mask) * p->period,
                                         .duration = (double)((b - a) & p->mask) * p->period,
                                         .flops = timed[i].flops,
@@ -49,20 +56,24 @@ hk_status vk_profile_resolve(struct vk_device *device, VkQueryPool pool, uint32_
     return HK_OK;
 }
 
+static bool add_statistics(cJSON *args, const struct vk_statistics *statistics) {
+    bool done = true;
+    for (int i = 0; i < VK_STATISTICS; i++)
+        if (statistics->value[i] >= 0)
+            done = cJSON_AddNumberToObject(args, vk_statistic_names[i], statistics->value[i]) && done;
+    return done;
+}
+
 static bool add_trace_event(cJSON *events, const struct vk_event *e, double start) {
-    cJSON *item = cJSON_CreateObject();
-    if (!cJSON_AddItemToArray(events, item)) return false;
-    cJSON_AddStringToObject(item, "name", e->op);
-    cJSON_AddStringToObject(item, "cat", "kernel");
-    cJSON_AddStringToObject(item, "ph", "X");
-    cJSON_AddNumberToObject(item, "ts", (e->begin - start) * 1e6);
-    cJSON_AddNumberToObject(item, "dur", e->duration * 1e6);
-    cJSON_AddNumberToObject(item, "pid", 1);
-    cJSON_AddNumberToObject(item, "tid", 1);
-    cJSON *args = cJSON_AddObjectToObject(item, "args");
-    cJSON_AddStringToObject(args, "shader", e->shader);
-    cJSON_AddNumberToObject(args, "flops", e->flops);
-    return cJSON_AddNumberToObject(args, "bytes", e->bytes) != NULL;
+    cJSON *item = cJSON_CreateObject(), *args;
+    return cJSON_AddItemToArray(events, item) && cJSON_AddStringToObject(item, "name", e->op) &&
+           cJSON_AddStringToObject(item, "cat", "kernel") && cJSON_AddStringToObject(item, "ph", "X") &&
+           cJSON_AddNumberToObject(item, "ts", (e->begin - start) * 1e6) &&
+           cJSON_AddNumberToObject(item, "dur", e->duration * 1e6) && cJSON_AddNumberToObject(item, "pid", 1) &&
+           cJSON_AddNumberToObject(item, "tid", 1) && (args = cJSON_AddObjectToObject(item, "args")) &&
+           cJSON_AddStringToObject(args, "shader", e->pipeline->shader->name) &&
+           add_statistics(args, &e->pipeline->statistics) && cJSON_AddNumberToObject(args, "flops", e->flops) &&
+           cJSON_AddNumberToObject(args, "bytes", e->bytes);
 }
 
 /* Locked. */
@@ -70,10 +81,9 @@ static char *trace_text(const struct vk_device *device) {
     const struct vk_profile *p = &device->profile;
     cJSON *trace = cJSON_CreateObject(), *events = cJSON_AddArrayToObject(trace, "traceEvents");
     cJSON *other = cJSON_AddObjectToObject(trace, "otherData");
-    cJSON_AddStringToObject(other, "device", device->base.info.name);
-    cJSON_AddStringToObject(other, "driver", device->base.info.driver);
-    cJSON_AddNumberToObject(other, "events_dropped", (double)p->dropped);
-    bool done = events && other;
+    bool done = events && cJSON_AddStringToObject(other, "device", device->base.info.name) &&
+                cJSON_AddStringToObject(other, "driver", device->base.info.driver) &&
+                cJSON_AddNumberToObject(other, "events_dropped", (double)p->dropped);
     for (int i = 0; i < p->count && done; i++) done = add_trace_event(events, &p->events[i], p->events[0].begin);
     char *text = done ? cJSON_PrintUnformatted(trace) : NULL;
     cJSON_Delete(trace);

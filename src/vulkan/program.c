@@ -1,6 +1,8 @@
 /* Programs: launches recorded once into command buffers, each short enough for one submission. */
+#include "graph/tuning.h"
 #include "vulkan/hazard.h"
 #include "vulkan/record.h"
+#include "vulkan/tune.h"
 #include <hekla/graph.h>
 #include <stdlib.h>
 #include <string.h>
@@ -93,7 +95,7 @@ static hk_status write_launch(struct writer *w, int i, VkCommandBuffer commands)
     if (d->push_bytes) vk->vkCmdPushConstants(commands, layout, VK_SHADER_STAGE_COMPUTE_BIT, 0, d->push_bytes, d->push);
     if (w->program->timed)
         w->program->timed[i] =
-            (struct vk_timed){launch->op->name, launch->shader->name, d->flops, d->bytes, w->query - 1};
+            (struct vk_timed){launch->op->name, launch->pipeline, d->flops, d->bytes, w->query - 1};
     vk->vkCmdDispatch(commands, d->groups[0], d->groups[1], d->groups[2]);
     write_timestamp(w, commands);
     return HK_OK;
@@ -144,7 +146,10 @@ static hk_status make_commands(struct vk_device *device, struct hk_backend_progr
     const VkCommandPoolCreateInfo pool = {.sType = VK_STRUCTURE_TYPE_COMMAND_POOL_CREATE_INFO,
                                           .queueFamilyIndex = device->family};
     VkResult result = device->vk.vkCreateCommandPool(device->handle, &pool, NULL, &program->commands);
-    if (result != VK_SUCCESS) return vk_fail(device, result, "creating a command pool");
+    if (result != VK_SUCCESS) {
+        program->commands = VK_NULL_HANDLE;
+        return vk_fail(device, result, "creating a command pool");
+    }
     const VkCommandBufferAllocateInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_ALLOCATE_INFO,
                                               .commandPool = program->commands,
                                               .level = VK_COMMAND_BUFFER_LEVEL_PRIMARY,
@@ -154,7 +159,7 @@ static hk_status make_commands(struct vk_device *device, struct hk_backend_progr
 }
 
 static hk_status make_queries(struct vk_device *device, struct hk_backend_program *program) {
-    if (!device->profile.enabled || !program->n_launches) return HK_OK;
+    if (!program->n_launches) return HK_OK;
     program->n_queries = (uint32_t)(program->n_launches + program->n_chunks);
     program->ticks = calloc(program->n_queries, sizeof *program->ticks);
     program->timed = calloc((size_t)program->n_launches, sizeof *program->timed);
@@ -163,7 +168,9 @@ static hk_status make_queries(struct vk_device *device, struct hk_backend_progra
                                         .queryType = VK_QUERY_TYPE_TIMESTAMP,
                                         .queryCount = program->n_queries};
     const VkResult result = device->vk.vkCreateQueryPool(device->handle, &info, NULL, &program->queries);
-    return result == VK_SUCCESS ? HK_OK : vk_fail(device, result, "creating a query pool");
+    if (result == VK_SUCCESS) return HK_OK;
+    program->queries = VK_NULL_HANDLE;
+    return vk_fail(device, result, "creating a query pool");
 }
 
 /* ---- What the graph calls ---- */
@@ -187,31 +194,40 @@ static void program_free(struct vk_device *device, struct hk_backend_program *pr
     free(program);
 }
 
-hk_status vk_program_create(struct hk_device *d, const struct hk_plan *plan, struct hk_program_info *info,
-                            struct hk_backend_program **out) {
-    struct vk_device *device = vk_device_of(d);
+hk_status vk_program_make(struct vk_device *device, const struct hk_plan *plan, struct vk_chooser *chooser, bool timed,
+                          struct hk_program_info *info, struct hk_backend_program **out) {
     struct vk_launches launches = {0};
     uint64_t writes = 0;
+    int barriers;
     struct hk_backend_program *program = calloc(1, sizeof *program);
     if (!program) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory while compiling");
-    hk_status status = vk_record(device, plan, &launches);
+    hk_status status = vk_record(device, plan, chooser, &launches);
     if (!status) status = make_pipelines(device, &launches);
     if (!status) status = vk_descriptors_make(device, &launches, &program->descriptors, &writes);
     if (!status) status = make_commands(device, program, &launches);
-    if (!status) status = make_queries(device, program);
-    if (!status) status = write_chunks(device, program, &launches, &info->barriers);
+    if (!status && timed) status = make_queries(device, program);
+    if (!status) status = write_chunks(device, program, &launches, &barriers);
     vk_launches_free(&launches);
     if (status) {
         program_free(device, program);
         return status;
     }
-    info->dispatches = program->n_launches;
-    info->submits = program->n_chunks;
+    if (info) info->dispatches = program->n_launches, info->submits = program->n_chunks, info->barriers = barriers;
     pthread_mutex_lock(&device->mutex);
     device->stats.descriptor_writes += writes;
     pthread_mutex_unlock(&device->mutex);
     *out = program;
     return HK_OK;
+}
+
+hk_status vk_program_create(struct hk_device *d, const struct hk_plan *plan, struct hk_program_info *info,
+                            struct hk_backend_program **program) {
+    struct vk_device *device = vk_device_of(d);
+    struct vk_tuned tuned = vk_tuned(device);
+    const hk_status status = vk_tune(device, plan);
+    if (status) return status;
+    struct vk_chooser *chooser = hk_tunings_empty(tuned.tunings) ? NULL : &tuned.base;
+    return vk_program_make(device, plan, chooser, device->profile.enabled, info, program);
 }
 
 /* Locked. */
@@ -237,6 +253,24 @@ hk_status vk_program_run(struct hk_device *d, struct hk_backend_program *program
     device->stats.runs++;
     device->stats.dispatches += (uint64_t)program->n_launches;
     vk_unlock(device);
+    return status;
+}
+
+/* Locked. */
+static hk_status run_alone(struct vk_device *device, struct hk_backend_program *program) {
+    hk_status status = vk_wait_value(device, device->submitted);
+    if (!status) status = submit_chunks(device, program);
+    if (!status) status = vk_wait_value(device, program->last);
+    return status ? status : vk_profile_read(device, program->queries, program->n_queries, program->ticks);
+}
+
+hk_status vk_program_time(struct vk_device *device, struct hk_backend_program *program, double *seconds) {
+    hk_status status = vk_lock(device);
+    if (status) return status;
+    status = run_alone(device, program);
+    vk_unlock(device);
+    const uint64_t *ticks = program->ticks;
+    if (!status) *seconds = (double)((ticks[program->n_queries - 1] - ticks[0]) & device->profile.mask) * device->profile.period;
     return status;
 }
 

@@ -44,7 +44,9 @@ hk_status vk_queue_open(struct vk_device *device) {
                                             .semaphoreType = VK_SEMAPHORE_TYPE_TIMELINE};
     const VkSemaphoreCreateInfo info = {.sType = VK_STRUCTURE_TYPE_SEMAPHORE_CREATE_INFO, .pNext = &type};
     const VkResult result = device->vk.vkCreateSemaphore(device->handle, &info, NULL, &device->timeline);
-    return result == VK_SUCCESS ? HK_OK : vk_fail(device, result, "creating a semaphore");
+    if (result == VK_SUCCESS) return HK_OK;
+    device->timeline = VK_NULL_HANDLE; /* what a call that failed leaves is undefined: here and elsewhere */
+    return vk_fail(device, result, "creating a semaphore");
 }
 
 void vk_queue_close(struct vk_device *device) {
@@ -54,7 +56,7 @@ void vk_queue_close(struct vk_device *device) {
 hk_status vk_submit(struct vk_device *device, VkCommandBuffer commands) {
     VkCommandBuffer transfers;
     const uint64_t value = device->submitted + 1;
-    const hk_status status = vk_transfers_take(device, value, &transfers);
+    const hk_status status = vk_transfers_take(device, &transfers);
     if (status) return status;
     VkCommandBufferSubmitInfo buffers[2];
     uint32_t count = 0;
@@ -76,6 +78,7 @@ hk_status vk_submit(struct vk_device *device, VkCommandBuffer commands) {
                                   .pSignalSemaphoreInfos = &signal};
     const VkResult result = device->vk.vkQueueSubmit2(device->queue, 1, &submit, VK_NULL_HANDLE);
     if (result != VK_SUCCESS) return vk_fail(device, result, "submitting work");
+    vk_transfers_submitted(device, value);
     device->submitted = value;
     device->stats.submits++;
     return HK_OK;

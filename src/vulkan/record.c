@@ -6,7 +6,9 @@
 struct recorder {
     struct hk_recorder base; /* first: ops see this */
     struct vk_device *device;
+    struct vk_chooser *chooser;
     const struct hk_op *op;
+    const struct hk_step *step;
     struct vk_launches *launches;
 };
 
@@ -50,9 +52,11 @@ static void align_binding(const struct vk_device *device, struct hk_dispatch *d,
 static hk_status record(struct hk_recorder *base, const struct hk_dispatch *dispatch) {
     struct recorder *r = (struct recorder *)base;
     struct vk_launches *l = r->launches;
-    const struct vk_shader *shader = vk_shader_find(dispatch->shader);
-    if (!shader) return hk_fail(HK_ERROR_INTERNAL, "%s: no shader named %s", r->op->name, dispatch->shader);
+    const struct vk_shader *shader = dispatch->source ? NULL : vk_shader_find(dispatch->shader);
+    if (!shader && !dispatch->source)
+        return hk_fail(HK_ERROR_INTERNAL, "%s: no shader named %s", r->op->name, dispatch->shader);
     hk_status status = check_dispatch(r, dispatch);
+    if (!status && dispatch->source) status = vk_written_find(r->device, dispatch->source, &shader);
     for (int i = 0; i < dispatch->n_bindings && !status; i++) status = check_binding(r, dispatch, &dispatch->bindings[i]);
     if (status) return status;
     if (!dispatch->groups[0] || !dispatch->groups[1] || !dispatch->groups[2]) return HK_OK;
@@ -61,9 +65,15 @@ static hk_status record(struct hk_recorder *base, const struct hk_dispatch *disp
     struct vk_launch *launch = &l->items[l->count++];
     *launch = (struct vk_launch){.dispatch = *dispatch, .op = r->op, .shader = shader};
     launch->dispatch.shader = shader->name;
+    launch->dispatch.source = NULL;
     for (int i = 0; i < dispatch->n_bindings; i++)
         align_binding(r->device, &launch->dispatch, &launch->dispatch.bindings[i]);
     return HK_OK;
+}
+
+static int choose(struct hk_recorder *base, const struct hk_choice *choice) {
+    struct recorder *r = (struct recorder *)base;
+    return r->chooser->choose(r->chooser, r->step, choice);
 }
 
 static struct hk_cost step_cost(const struct hk_step *step) {
@@ -88,12 +98,17 @@ static void share_cost(struct vk_launches *l, int first, const struct hk_step *s
     }
 }
 
-hk_status vk_record(struct vk_device *device, const struct hk_plan *plan, struct vk_launches *launches) {
-    struct recorder r = {.base = {&device->limits, record}, .device = device, .launches = launches};
+hk_status vk_record(struct vk_device *device, const struct hk_plan *plan, struct vk_chooser *chooser,
+                    struct vk_launches *launches) {
+    struct recorder r = {.base = {&device->limits, record, chooser ? choose : NULL},
+                         .device = device,
+                         .chooser = chooser,
+                         .launches = launches};
     for (int i = 0; i < plan->n_steps; i++) {
         const struct hk_step *step = &plan->steps[i];
         const int first = launches->count;
         r.op = step->op;
+        r.step = step;
         if (!step->op->gpu) return hk_fail(HK_ERROR_UNSUPPORTED, "%s has no GPU kernel", step->op->name);
         const hk_status status = step->op->gpu(step, &r.base);
         if (status) return status;

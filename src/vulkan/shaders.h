@@ -14,6 +14,14 @@ struct vk_shader {
 extern const struct vk_shader vk_shaders[];
 extern const int vk_shaders_count;
 
+/* shaders/NAME.glsl, for shaders that are written at run time; NAME has its ending. */
+struct vk_glsl_file {
+    const char *name, *text;
+};
+
+extern const struct vk_glsl_file vk_glsl_files[];
+extern const int vk_glsl_files_count; /* at most 64 */
+
 /* NULL where there is none of that name. */
 const struct vk_shader *vk_shader_find(const char *name);
 

@@ -35,7 +35,10 @@ hk_status vk_transfers_open(struct vk_device *device) {
                                                    VK_COMMAND_POOL_CREATE_TRANSIENT_BIT,
                                           .queueFamilyIndex = device->family};
     const VkResult result = device->vk.vkCreateCommandPool(device->handle, &pool, NULL, &t->pool);
-    if (result != VK_SUCCESS) return vk_fail(device, result, "creating a command pool");
+    if (result != VK_SUCCESS) {
+        t->pool = VK_NULL_HANDLE;
+        return vk_fail(device, result, "creating a command pool");
+    }
     const hk_status status = vk_staging_create(device, VK_SLOTS * t->slot_bytes, &t->staging);
     return status ? status : open_slots(device);
 }
@@ -51,9 +54,10 @@ static hk_status open_slot(struct vk_device *device, struct vk_slot **out) {
     struct vk_transfers *t = &device->transfers;
     struct vk_slot *slot = &t->slots[t->current];
     *out = slot;
-    if (t->open) return HK_OK;
-    /* a slot whose submission failed has a value that was never submitted */
-    const hk_status status = vk_wait_value(device, HK_MIN(slot->value, device->submitted));
+    if (t->open && !t->ended) return HK_OK;
+    hk_status status = t->ended ? vk_submit(device, VK_NULL_HANDLE) : HK_OK; /* whose submission failed before */
+    *out = slot = &t->slots[t->current];
+    if (!status) status = vk_wait_value(device, slot->value);
     if (status) return status;
     const VkCommandBufferBeginInfo info = {.sType = VK_STRUCTURE_TYPE_COMMAND_BUFFER_BEGIN_INFO,
                                            .flags = VK_COMMAND_BUFFER_USAGE_ONE_TIME_SUBMIT_BIT};
@@ -64,28 +68,55 @@ static hk_status open_slot(struct vk_device *device, struct vk_slot **out) {
     return HK_OK;
 }
 
-hk_status vk_transfers_take(struct vk_device *device, uint64_t value, VkCommandBuffer *commands) {
+hk_status vk_transfers_take(struct vk_device *device, VkCommandBuffer *commands) {
     struct vk_transfers *t = &device->transfers;
+    struct vk_slot *slot = &t->slots[t->current];
     *commands = VK_NULL_HANDLE;
     if (!t->open) return HK_OK;
-    struct vk_slot *slot = &t->slots[t->current];
-    t->open = false;
-    t->current = (t->current + 1) % VK_SLOTS;
-    vk_full_barrier(device, slot->commands);
-    const VkResult result = device->vk.vkEndCommandBuffer(slot->commands);
-    if (result != VK_SUCCESS) return vk_fail(device, result, "ending a command buffer");
-    slot->value = value;
+    if (!t->ended) {
+        vk_full_barrier(device, slot->commands);
+        const VkResult result = device->vk.vkEndCommandBuffer(slot->commands);
+        if (result != VK_SUCCESS) {
+            vk_transfers_drop(device);
+            return vk_fail(device, result, "ending a command buffer of writes that are now missing: the device counts as lost");
+        }
+        t->ended = true;
+    }
     *commands = slot->commands;
     return HK_OK;
 }
 
-hk_status vk_transfers_zero(struct vk_device *device, struct vk_buffer *buffer) {
+void vk_transfers_submitted(struct vk_device *device, uint64_t value) {
+    struct vk_transfers *t = &device->transfers;
+    if (!t->open) return;
+    t->slots[t->current].value = value;
+    t->current = (t->current + 1) % VK_SLOTS;
+    t->open = t->ended = false;
+}
+
+void vk_transfers_drop(struct vk_device *device) {
+    struct vk_transfers *t = &device->transfers;
+    if (!t->open) return;
+    t->open = t->ended = false;
+    atomic_store(&device->lost, true);
+}
+
+hk_status vk_transfers_fill(struct vk_device *device, struct vk_buffer *buffer, uint32_t word) {
     struct vk_slot *slot;
     const hk_status status = open_slot(device, &slot);
     if (status) return status;
     vk_full_barrier(device, slot->commands);
-    device->vk.vkCmdFillBuffer(slot->commands, buffer->handle, 0, VK_WHOLE_SIZE, 0);
+    device->vk.vkCmdFillBuffer(slot->commands, buffer->handle, 0, VK_WHOLE_SIZE, word);
     return HK_OK;
+}
+
+hk_status vk_poison(struct hk_device *d, struct hk_buffer *buffer) {
+    struct vk_device *device = vk_device_of(d);
+    hk_status status = vk_lock(device);
+    if (status) return status;
+    status = vk_transfers_fill(device, (struct vk_buffer *)buffer, UINT32_MAX);
+    vk_unlock(device);
+    return status;
 }
 
 /* Locked. Copies between the buffer and the slot's next bytes, after all that is before; *host is where they are. */
@@ -108,7 +139,7 @@ static hk_status add_copy(struct vk_device *device, struct vk_buffer *buffer, ui
 /* Locked. Bytes that the current slot can still take; submits it where it is full. */
 static hk_status slot_room(struct vk_device *device, uint64_t *room) {
     const struct vk_transfers *t = &device->transfers;
-    const uint64_t used = t->open ? t->slots[t->current].used : 0;
+    const uint64_t used = t->open && !t->ended ? t->slots[t->current].used : 0;
     *room = t->slot_bytes - used;
     if (*room) return HK_OK;
     *room = t->slot_bytes;

@@ -1,0 +1,401 @@
+/* Groups of elementwise calls that run as one, op/fused.h: a value that only its group reads takes no memory, and what
+   several of the calls read is read once.
+
+   Calls are told by their positions in the layout. Each elementwise call begins as a group of its own, which runs where
+   the call is. Two groups become one where the later reads what the earlier makes, or both read the same: all of it
+   then runs where one of the two did, if what it reads is there then and still the same, if nobody wants its results
+   before, and if no more memory is held between the two places than without. */
+#include "graph/plan.h"
+#include "op/fused.h"
+#include <stdlib.h>
+#include <string.h>
+
+struct group {
+    int at;          /* the position where it runs */
+    int first, last; /* its members, linked by next */
+    int n_members;
+};
+
+struct fuser {
+    struct hk_layout *layout;
+    enum hk_fusing how;
+    int *group_of;        /* by position: index of a group, that of its first member; -1: not elementwise */
+    struct group *groups; /* by index */
+    int *next;            /* by position: the member after it, -1 at the end */
+    int *position;        /* by index in the graph: of the call; -1: it does not run */
+    int *first_user;      /* by value id (of roots): where its users begin ... */
+    int *users;           /* ... in this list of positions */
+};
+
+/* ---- Values, who makes and who reads them ---- */
+
+static struct hk_call *call_at(const struct fuser *f, int position) { return f->layout->calls[position]; }
+
+static struct hk_value *result_at(const struct fuser *f, int position) { return call_at(f, position)->outputs[0]; }
+
+/* The position where the call that was at a position runs. */
+static int time_of(const struct fuser *f, int position) {
+    const int g = f->group_of[position];
+    return g < 0 ? position : f->groups[g].at;
+}
+
+static uint64_t bytes_of(const struct hk_value *root) { return (uint64_t)root->extent * hk_dtype_size(root->dtype); }
+
+/* -1: a tensor's leaf. */
+static int maker_of(const struct fuser *f, const struct hk_value *value) {
+    const struct hk_call *call = value->root->call;
+    return call ? f->position[call->index] : -1;
+}
+
+static bool is_member(const struct fuser *f, int position, int a, int b) {
+    const int g = position < 0 ? -1 : f->group_of[position];
+    return g >= 0 && (g == a || g == b);
+}
+
+static bool used_outside(const struct fuser *f, const struct hk_value *root, int a, int b) {
+    for (int i = f->first_user[root->id]; i < f->first_user[root->id + 1]; i++)
+        if (!is_member(f, f->users[i], a, b)) return true;
+    return false;
+}
+
+/* When others than group g read it last; -1: never. */
+static int last_use(const struct fuser *f, const struct hk_value *root, int g) {
+    int last = -1;
+    for (int i = f->first_user[root->id]; i < f->first_user[root->id + 1]; i++)
+        if (!is_member(f, f->users[i], g, g)) last = HK_MAX(last, time_of(f, f->users[i]));
+    return last;
+}
+
+static void find_users(struct fuser *f, int n_values) {
+    const struct hk_layout *layout = f->layout;
+    for (int i = 0; i < layout->n_calls; i++)
+        for (int k = 0; k < layout->calls[i]->n_inputs; k++) f->first_user[layout->calls[i]->inputs[k]->root->id + 2]++;
+    for (int v = 0; v < n_values; v++) f->first_user[v + 2] += f->first_user[v + 1];
+    for (int i = 0; i < layout->n_calls; i++)
+        for (int k = 0; k < layout->calls[i]->n_inputs; k++)
+            f->users[f->first_user[layout->calls[i]->inputs[k]->root->id + 1]++] = i;
+}
+
+/* ---- What two groups would be together ---- */
+
+struct outline {
+    struct hk_value *inputs[HK_FUSED_INPUTS], *outputs[HK_FUSED_OUTPUTS];
+    int n_inputs, n_outputs;
+};
+
+static bool add_distinct(struct hk_value **list, int *count, int most, struct hk_value *value) {
+    for (int i = 0; i < *count; i++)
+        if (list[i] == value) return true;
+    if (*count == most) return false;
+    list[(*count)++] = value;
+    return true;
+}
+
+/* A view that is all of its root, as it is, is that. */
+static struct hk_value *without_views(struct hk_value *value) {
+    struct hk_value *root = value->root;
+    return value->offset == 0 && hk_is_dense(value) && hk_same_shape(value, root) ? root : value;
+}
+
+/* What the calls of group g read from outside of both, and make for it. False: more than one kernel takes, or one reads
+   what another makes in another order. */
+static bool add_group(const struct fuser *f, int g, int a, int b, struct outline *o) {
+    for (int m = f->groups[g].first; m >= 0; m = f->next[m]) {
+        const struct hk_call *call = call_at(f, m);
+        for (int k = 0; k < call->n_inputs; k++) {
+            struct hk_value *in = call->inputs[k];
+            const bool inside = is_member(f, maker_of(f, in), a, b);
+            if (inside && without_views(in) != in->root) return false;
+            if (!inside && !add_distinct(o->inputs, &o->n_inputs, HK_FUSED_INPUTS, in)) return false;
+        }
+        if (!used_outside(f, call->outputs[0], a, b)) continue;
+        if (!add_distinct(o->outputs, &o->n_outputs, HK_FUSED_OUTPUTS, call->outputs[0])) return false;
+    }
+    return true;
+}
+
+/* A kernel in GLSL has words for operands, and room for what tells where they lie. */
+static bool fits_glsl(const struct outline *o) {
+    const struct hk_value *out = o->outputs[0];
+    int rank = 0, strided = 0;
+    for (int i = 0; i < out->rank; i++) rank += out->shape[i] != 1;
+    for (int k = 0; k < o->n_inputs + o->n_outputs; k++) {
+        const struct hk_value *value = k < o->n_inputs ? o->inputs[k] : o->outputs[k - o->n_inputs];
+        if (hk_dtype_size(value->dtype) == 1) return false;
+        strided += hk_elements(value) != 1 && !(hk_is_dense(value) && hk_same_shape(value, out));
+    }
+    return 4 * hk_fused_push_words(rank, o->n_inputs + o->n_outputs, strided) <= HK_MAX_PUSH_BYTES;
+}
+
+static bool outline_of(const struct fuser *f, int a, int b, struct outline *o) {
+    *o = (struct outline){0};
+    return add_group(f, a, a, b, o) && (a == b || add_group(f, b, a, b, o)) &&
+           o->n_inputs + o->n_outputs <= HK_FUSED_OPERANDS && (f->how != HK_FUSE_GLSL || a == b || fits_glsl(o));
+}
+
+/* ---- Where they would run ---- */
+
+/* A call that runs between the two places writes a tensor that the group reads. */
+static bool is_overwritten(const struct fuser *f, const struct outline *o, int begin, int end) {
+    for (int k = 0; k < o->n_inputs; k++)
+        for (int t = begin + 1; o->inputs[k]->root->storage && t < end; t++)
+            for (int i = 0; i < call_at(f, t)->n_inputs; i++)
+                if (call_at(f, t)->op->writes >> i & 1 && hk_share_tensor(call_at(f, t)->inputs[i], o->inputs[k]))
+                    return true;
+    return false;
+}
+
+static bool is_empty(const struct fuser *f, int begin, int end) {
+    for (int t = begin + 1; t < end; t++)
+        if (time_of(f, t) == t) return false;
+    return true;
+}
+
+/* The memory in the arena that input k is of, NULL where there is none or an earlier input is of it too. */
+static const struct hk_value *arena_root(const struct outline *o, int k) {
+    const struct hk_value *root = o->inputs[k]->root;
+    for (int i = 0; i < k; i++)
+        if (o->inputs[i]->root == root) return NULL;
+    return root->storage ? NULL : root;
+}
+
+/* May group a wait for the later b? *growth: bytes of memory held more meanwhile: what it reads, less what it makes. */
+static bool can_wait(const struct fuser *f, int a, int b, int64_t *growth) {
+    const int begin = f->groups[a].at, end = f->groups[b].at;
+    struct outline own;
+    *growth = 0;
+    if (!outline_of(f, a, a, &own) || is_overwritten(f, &own, begin, end)) return false;
+    for (int k = 0; k < own.n_outputs; k++) {
+        const struct hk_value *out = own.outputs[k];
+        for (int i = f->first_user[out->id]; i < f->first_user[out->id + 1]; i++)
+            if (time_of(f, f->users[i]) < end && !is_member(f, f->users[i], a, a)) return false;
+        *growth -= (int64_t)bytes_of(out);
+    }
+    for (int k = 0; k < own.n_inputs; k++) {
+        const struct hk_value *root = arena_root(&own, k);
+        if (root && last_use(f, root, a) < end) *growth += (int64_t)bytes_of(root);
+    }
+    return true;
+}
+
+/* May group b run where the earlier a does? *growth: what it makes, less what ends in it and what it read last. */
+static bool can_hurry(const struct fuser *f, int a, int b, int64_t *growth) {
+    const int begin = f->groups[a].at, end = f->groups[b].at;
+    struct outline own;
+    *growth = 0;
+    if (!outline_of(f, b, b, &own) || is_overwritten(f, &own, begin, end)) return false;
+    for (int k = 0; k < own.n_inputs; k++) {
+        const struct hk_value *root = arena_root(&own, k);
+        const int maker = maker_of(f, own.inputs[k]);
+        if (maker >= 0 && time_of(f, maker) > begin) return false;
+        if (root && (is_member(f, maker, a, a) ? !used_outside(f, root, a, b) : last_use(f, root, b) <= begin))
+            *growth -= (int64_t)bytes_of(root);
+    }
+    for (int k = 0; k < own.n_outputs; k++) *growth += (int64_t)bytes_of(own.outputs[k]);
+    return true;
+}
+
+/* The input is all of the tensor's memory that the other leaf names, element by element. */
+static bool is_same_leaf(const struct hk_value *in, const struct hk_value *leaf) {
+    return in == in->root && leaf == leaf->root && in->storage_offset == leaf->storage_offset &&
+           in->extent == leaf->extent;
+}
+
+/* What is stored can be computed right there (layout.c) as well as before: neither the group nor what runs between the
+   two places needs the tensor otherwise. */
+static bool stays_stored(const struct fuser *f, const struct outline *o, const struct hk_call *store, int begin,
+                         int end) {
+    const struct hk_value *tensor = store->inputs[0];
+    for (int k = 0; k < o->n_inputs; k++)
+        if (hk_share_tensor(o->inputs[k], tensor) && !is_same_leaf(o->inputs[k], tensor)) return false;
+    for (int t = begin + 1; t < end; t++)
+        for (int k = 0; call_at(f, t) != store && k < call_at(f, t)->n_inputs; k++)
+            if (hk_share_tensor(call_at(f, t)->inputs[k], tensor)) return false;
+    return true;
+}
+
+static bool stay_stored(const struct fuser *f, const struct outline *o, int begin, int end) {
+    for (int k = 0; k < o->n_outputs; k++)
+        for (int i = f->first_user[o->outputs[k]->id]; i < f->first_user[o->outputs[k]->id + 1]; i++) {
+            const struct hk_call *user = call_at(f, f->users[i]);
+            if (user->op->flags & HK_OP_STORE && !stays_stored(f, o, user, begin, end)) return false;
+        }
+    return true;
+}
+
+/* ---- Joining ---- */
+
+/* Group b, which runs after a, becomes a part of it. */
+static void join(struct fuser *f, int a, int b, int at) {
+    struct group *into = &f->groups[a];
+    const struct group *from = &f->groups[b];
+    for (int m = from->first; m >= 0; m = f->next[m]) f->group_of[m] = a;
+    f->next[into->last] = from->first;
+    into->last = from->last;
+    into->n_members += from->n_members;
+    into->at = at;
+}
+
+static bool try_join(struct fuser *f, int a, int b) {
+    const int begin = f->groups[a].at, end = f->groups[b].at;
+    struct outline both;
+    int64_t waits, hurries;
+    if (begin >= end || f->groups[a].n_members + f->groups[b].n_members > HK_FUSED_STEPS) return false;
+    if (!hk_same_shape(result_at(f, a), result_at(f, b)) || !outline_of(f, a, b, &both)) return false;
+    const bool can_a = can_wait(f, a, b, &waits) && stay_stored(f, &both, end, end);
+    const bool can_b = can_hurry(f, a, b, &hurries) && stay_stored(f, &both, begin, end);
+    if (!can_a && !can_b) return false;
+    const bool wait = can_a && (!can_b || waits <= hurries);
+    if ((wait ? waits : hurries) > 0 && !is_empty(f, begin, end)) return false;
+    join(f, a, b, wait ? end : begin);
+    return true;
+}
+
+enum { MOST_TRIES = 8 }; /* nearest first: a value that thousands read would take their square of them */
+
+/* The group that reads all of the value too, and that group g could join; -1: none did. */
+static int join_reader(struct fuser *f, int g, const struct hk_value *value) {
+    if (!hk_same_shape(value, result_at(f, g))) return -1;
+    int i = f->first_user[value->root->id + 1];
+    for (int tries = 0; tries < MOST_TRIES && --i >= f->first_user[value->root->id];) {
+        const int other = f->group_of[f->users[i]];
+        if (other < 0 || other == g || f->groups[other].at >= f->groups[g].at) continue;
+        if (try_join(f, other, g)) return other;
+        tries++;
+    }
+    return -1;
+}
+
+/* One step of group g's growth: the group that it has joined, -1 where there is none. */
+static int join_one(struct fuser *f, int g) {
+    struct outline own;
+    if (!outline_of(f, g, g, &own)) return -1;
+    for (int k = 0; k < own.n_inputs; k++) {
+        const int maker = maker_of(f, own.inputs[k]), a = maker < 0 ? -1 : f->group_of[maker];
+        if (a >= 0 && try_join(f, a, g)) return a;
+    }
+    for (int k = 0; k < own.n_inputs; k++) {
+        const int a = join_reader(f, g, own.inputs[k]);
+        if (a >= 0) return a;
+    }
+    return -1;
+}
+
+/* A kernel for one element of all the call's inputs at once: operands of small elements lie as the result does. */
+static bool is_elementwise(const struct fuser *f, const struct hk_call *call) {
+    if (!(f->how == HK_FUSE_GLSL ? call->op->glsl != NULL : call->op->chunk[HK_ISA_BASE] != NULL)) return false;
+    if (hk_elements(call->outputs[0]) == 0) return false;
+    for (int k = 0; k < call->n_inputs; k++) {
+        const struct hk_value *in = call->inputs[k];
+        if (hk_dtype_size(in->dtype) != 4 && !(hk_is_dense(in) && hk_same_shape(in, call->outputs[0]))) return false;
+    }
+    return true;
+}
+
+static void find_groups(struct fuser *f) {
+    for (int i = 0; i < f->layout->n_calls; i++) {
+        f->next[i] = f->group_of[i] = -1;
+        if (!is_elementwise(f, call_at(f, i))) continue;
+        f->group_of[i] = i;
+        f->groups[i] = (struct group){.at = i, .first = i, .last = i, .n_members = 1};
+    }
+    for (int i = 0; i < f->layout->n_calls; i++)
+        for (int g = f->group_of[i]; g >= 0;) g = join_one(f, g);
+}
+
+/* ---- Groups become calls ---- */
+
+static int number_of(struct hk_value *const *list, int count, const struct hk_value *value) {
+    for (int i = 0; i < count; i++)
+        if (list[i] == value) return i;
+    return -1;
+}
+
+/* The steps of the group's calls, and behind them their attributes. */
+static void write_steps(const struct fuser *f, int g, const struct outline *o, struct hk_fused *fused) {
+    struct hk_value *results[HK_FUSED_STEPS];
+    uint32_t end = sizeof *fused;
+    *fused = (struct hk_fused){.n_inputs = o->n_inputs, .n_outputs = o->n_outputs};
+    for (int m = f->groups[g].first; m >= 0; m = f->next[m]) {
+        const struct hk_call *call = call_at(f, m);
+        const int s = fused->n_steps++;
+        struct hk_fused_step *step = &fused->steps[s];
+        *step = (struct hk_fused_step){.op = call->op, .attrs = end, .n_inputs = call->n_inputs, .last = s};
+        step->from = call->inputs[0]->dtype, step->to = call->outputs[0]->dtype;
+        step->output = number_of(o->outputs, o->n_outputs, call->outputs[0]);
+        for (int k = 0; k < call->n_inputs; k++) {
+            const int made = number_of(results, s, without_views(call->inputs[k]));
+            if (made >= 0) fused->steps[made].last = s;
+            step->inputs[k] = made >= 0 ? o->n_inputs + made : number_of(o->inputs, o->n_inputs, call->inputs[k]);
+        }
+        results[s] = call->outputs[0];
+        memcpy((char *)fused + end, call->attrs, call->attrs_bytes);
+        end += (uint32_t)(call->attrs_bytes + 15) / 16 * 16;
+    }
+}
+
+/* NULL when out of memory. */
+static struct hk_call *fused_call(struct fuser *f, int g) {
+    struct hk_arena *arena = &f->layout->arena;
+    struct outline o;
+    size_t bytes = sizeof(struct hk_fused);
+    for (int m = f->groups[g].first; m >= 0; m = f->next[m]) bytes += (call_at(f, m)->attrs_bytes + 15) / 16 * 16;
+    outline_of(f, g, g, &o);
+    struct hk_call *call = hk_arena_alloc(arena, sizeof *call);
+    struct hk_fused *fused = hk_arena_alloc(arena, bytes);
+    if (!call || !fused) return NULL;
+    write_steps(f, g, &o, fused);
+    *call = (struct hk_call){.op = &hk_op_fused,
+                             .graph = result_at(f, g)->graph,
+                             .n_inputs = o.n_inputs,
+                             .n_outputs = o.n_outputs,
+                             .attrs = fused,
+                             .attrs_bytes = bytes,
+                             .index = -1};
+    call->inputs = hk_arena_copy(arena, o.inputs, (size_t)o.n_inputs * sizeof *o.inputs);
+    call->outputs = hk_arena_copy(arena, o.outputs, (size_t)o.n_outputs * sizeof *o.outputs);
+    return call->inputs && call->outputs ? call : NULL;
+}
+
+/* made: by position, room for the groups' calls. */
+static bool replace_groups(struct fuser *f, struct hk_call **made) {
+    struct hk_layout *layout = f->layout;
+    int n = 0;
+    for (int i = 0; i < layout->n_calls; i++) {
+        const struct group *g = &f->groups[i];
+        if (f->group_of[i] != i || g->n_members == 1) continue;
+        if (!(made[g->at] = fused_call(f, i))) return false;
+        layout->n_fused += g->n_members - 1;
+    }
+    for (int i = 0; i < layout->n_calls; i++) {
+        const int g = f->group_of[i];
+        if (made[i]) layout->calls[n++] = made[i];
+        else if (g < 0 || f->groups[g].n_members == 1) layout->calls[n++] = layout->calls[i];
+    }
+    layout->n_calls = n;
+    return true;
+}
+
+bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, struct hk_layout *layout) {
+    struct fuser f = {.layout = layout, .how = how};
+    const size_t n = (size_t)layout->n_calls + 1;
+    size_t n_users = 1;
+    for (int i = 0; i < layout->n_calls; i++) n_users += (size_t)layout->calls[i]->n_inputs;
+    f.group_of = malloc(n * sizeof *f.group_of);
+    f.groups = malloc(n * sizeof *f.groups);
+    f.next = malloc(n * sizeof *f.next);
+    f.position = malloc(((size_t)graph->n_calls + 1) * sizeof *f.position);
+    f.first_user = calloc((size_t)graph->n_values + 2, sizeof *f.first_user);
+    f.users = malloc(n_users * sizeof *f.users);
+    struct hk_call **made = calloc(n, sizeof *made);
+    bool done = f.group_of && f.groups && f.next && f.position && f.first_user && f.users && made;
+    if (done) {
+        memset(f.position, 0xff, ((size_t)graph->n_calls + 1) * sizeof *f.position);
+        for (int i = 0; i < layout->n_calls; i++) f.position[layout->calls[i]->index] = i;
+        find_users(&f, graph->n_values);
+        find_groups(&f);
+        done = replace_groups(&f, made);
+    }
+    free(f.group_of), free(f.groups), free(f.next), free(f.position), free(f.first_user), free(f.users), free(made);
+    return done;
+}

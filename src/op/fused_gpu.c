@@ -1,0 +1,234 @@
+/* fused on a GPU: a kernel written for the group, one invocation for an element of each operand, or for two where a
+   result has 16-bit elements: it then makes whole words, and of those at the ends the part that is its own. The text
+   depends on the steps and on how the operands lie, not on sizes, strides or the ops' numbers: those are push and
+   specialization constants. */
+#ifndef HK_ISA_NAME
+#include "op/fused.h"
+#include "op/strided.h"
+#include "op/written.h"
+#include <stdio.h>
+
+enum { PUSH_WORDS = HK_MAX_PUSH_BYTES / 4 };
+
+struct job {
+    const struct hk_fused *fused;
+    struct hk_recorder *recorder;
+};
+
+/* How an operand lies: element i at word i, all elements at word 0, or by strides. */
+enum lie { DENSE, ONE, STRIDED };
+
+static enum lie lie_of(const struct hk_operand *o) {
+    bool dense = true, one = true;
+    int64_t stride = 1;
+    for (int i = o->rank - 1; i >= 0; i--) {
+        if (o->shape[i] == 1) continue;
+        dense = dense && o->stride[i] == stride;
+        one = one && o->stride[i] == 0;
+        stride *= o->shape[i];
+    }
+    return dense ? DENSE : one ? ONE : STRIDED;
+}
+
+int hk_fused_push_words(int rank, int n_operands, int n_strided) {
+    return n_strided ? HK_MAX(rank, 1) + n_operands + n_strided * rank : 1 + n_operands;
+}
+
+/* ---- The text ---- */
+
+/* The push constants w: the count of elements; sizes of dimensions but the outermost, innermost first, where an operand
+   has strides; each operand's base; strides of those that have some. */
+struct kernel {
+    const struct hk_fused *fused;
+    int rank, n_operands, n_strided;
+    enum lie lies[HK_FUSED_OPERANDS];
+    bool small[HK_FUSED_OPERANDS];    /* 16-bit elements ... */
+    uint32_t rest[HK_FUSED_OPERANDS]; /* ... and the first is the second one of its word */
+    int n_small_outputs;
+    uint32_t out_rest; /* of all outputs with small elements */
+    int base, strides; /* the first words of these */
+    struct hk_written body, all;
+};
+
+/* The operand's element that belongs to element i. */
+static void write_element(struct kernel *k, int operand, int *stride_word) {
+    if (k->lies[operand] != STRIDED) hk_write(&k->body, k->lies[operand] == DENSE ? "i" : "0u");
+    for (int d = 0; k->lies[operand] == STRIDED && d < k->rank; d++)
+        hk_write(&k->body, "%si%d * p.w[%d]", d ? " + " : "", d, (*stride_word)++);
+}
+
+static void write_input(struct kernel *k, int value, int *stride_word) {
+    const int o = k->fused->n_outputs + value;
+    if (!k->small[o]) {
+        hk_write(&k->body, "    const uint v%d = b%d[p.w[%d] + ", value, o, k->base + o);
+        write_element(k, o, stride_word);
+        hk_write(&k->body, "];\n");
+        return;
+    }
+    hk_write(&k->body, "    const uint e%d = %uu + ", value, k->rest[o]);
+    write_element(k, o, stride_word);
+    hk_write(&k->body, ";\n    const uint v%d = bitfieldExtract(b%d[p.w[%d] + e%d / 2], int(e%d %% 2) * 16, 16);\n",
+             value, o, k->base + o, value, value);
+}
+
+static void write_output(struct kernel *k, int o, int value, int *stride_word) {
+    if (k->small[o]) {
+        hk_write(&k->body, "    h%d |= v%d << (16 * lane);\n", o, value);
+        return;
+    }
+    hk_write(&k->body, "    b%d[p.w[%d] + ", o, k->base + o);
+    write_element(k, o, stride_word);
+    hk_write(&k->body, "] = v%d;\n", value);
+}
+
+/* i0, i1 ...: the coordinates of element i, innermost first. */
+static void write_coordinates(struct kernel *k) {
+    hk_write(&k->body, "    uint rest = i;\n");
+    for (int d = 0; d + 1 < k->rank; d++)
+        hk_write(&k->body, "    const uint i%d = rest %% p.w[%d];\n    rest /= p.w[%d];\n", d, 1 + d, 1 + d);
+    hk_write(&k->body, "    const uint i%d = rest;\n", k->rank - 1);
+}
+
+static void write_step(struct kernel *k, int s) {
+    const struct hk_fused_step *step = &k->fused->steps[s];
+    const struct hk_chunk chunk = {(const char *)k->fused + step->attrs, step->n_inputs, step->from, step->to};
+    char names[HK_CHUNK_INPUTS][8];
+    const char *in[HK_CHUNK_INPUTS] = {0};
+    for (int i = 0; i < step->n_inputs; i++) {
+        snprintf(names[i], sizeof names[i], "v%d", step->inputs[i]);
+        in[i] = names[i];
+    }
+    hk_write(&k->body, "    const uint v%d = ", k->fused->n_inputs + s);
+    step->op->glsl(&chunk, in, &k->body);
+    hk_write(&k->body, ";\n");
+}
+
+static void write_body(struct kernel *k) {
+    const struct hk_fused *fused = k->fused;
+    int word = k->strides, out_word = k->strides; /* outputs' strides come first */
+    for (int o = 0; o < fused->n_outputs; o++) word += k->lies[o] == STRIDED ? k->rank : 0;
+    if (k->n_strided) write_coordinates(k);
+    for (int i = 0; i < fused->n_inputs; i++) write_input(k, i, &word);
+    for (int s = 0; s < fused->n_steps; s++) write_step(k, s);
+    for (int o = 0; o < fused->n_outputs; o++) {
+        int s = 0;
+        while (fused->steps[s].output != o) s++;
+        write_output(k, o, fused->n_inputs + s, &out_word);
+    }
+}
+
+/* One element. */
+static void write_main(struct kernel *k) {
+    hk_write(&k->all, "void main() {\n    const uint i = item();\n    if (i >= p.w[0]) return;\n%s}\n", k->body.text);
+}
+
+/* The two elements of a word: what is no element (before the first and after the last) is not touched. */
+static void write_main_of_pairs(struct kernel *k) {
+    hk_write(&k->all, "void main() {\n    const uint word = item();\n    uint mask = 0");
+    for (int o = 0; o < k->fused->n_outputs; o++)
+        if (k->small[o]) hk_write(&k->all, ", h%d = 0", o);
+    hk_write(&k->all, ";\n    for (uint lane = 0; lane < 2; lane++) {\n    const uint i = 2 * word + lane - %uu;\n",
+             k->out_rest);
+    hk_write(&k->all, "    if (i >= p.w[0]) continue;\n    mask |= 0xffffu << (16 * lane);\n%s    }\n", k->body.text);
+    hk_write(&k->all, "    if (mask == 0) return;\n");
+    for (int o = 0; o < k->fused->n_outputs; o++)
+        if (k->small[o])
+            hk_write(&k->all,
+                     "    b%d[p.w[%d] + word] = mask == 0xffffffffu ? h%d : (b%d[p.w[%d] + word] & ~mask) | h%d;\n", o,
+                     k->base + o, o, o, k->base + o, o);
+    hk_write(&k->all, "}\n");
+}
+
+static void write_all(struct kernel *k) {
+    struct hk_written *all = &k->all;
+    hk_write(all, "#version 450\n#include \"common.glsl\"\n");
+    for (int s = 0; s < k->fused->n_steps; s++)
+        if (k->fused->steps[s].op->glsl_file) hk_write(all, "#include \"%s\"\n", k->fused->steps[s].op->glsl_file);
+    hk_write(all, "layout(push_constant) uniform Push { uint w[%d]; } p;\n", k->strides + k->n_strided * k->rank);
+    for (int c = 0; c < k->body.n_constants; c++)
+        hk_write(all, "layout(constant_id = %d) const float c%d = 0.0;\n", k->body.first_constant + c, c);
+    for (int o = 0; o < k->n_operands; o++) hk_write(all, "WORDS(%d, b%d);\n", o, o);
+    if (k->n_small_outputs) write_main_of_pairs(k);
+    else write_main(k);
+}
+
+/* ---- The launch ---- */
+
+static void push_words(const struct kernel *k, const struct hk_operand *o, struct hk_dispatch *d) {
+    uint32_t words[PUSH_WORDS] = {1};
+    int next = k->strides;
+    for (int i = 0; i < k->rank; i++) {
+        words[0] *= (uint32_t)o[0].shape[k->rank - 1 - i];
+        if (k->n_strided && i + 1 < k->rank) words[1 + i] = (uint32_t)o[0].shape[k->rank - 1 - i];
+    }
+    for (int n = 0; n < k->n_operands; n++)
+        for (int i = 0; k->lies[n] == STRIDED && i < k->rank; i++)
+            words[next++] = (uint32_t)o[n].stride[k->rank - 1 - i];
+    d->push_bytes = (uint32_t)next * 4;
+    memcpy(d->push, words, d->push_bytes);
+    for (int n = 0; n < k->n_operands; n++)
+        hk_bind(d, &o[n], n < k->fused->n_outputs ? HK_WRITE : HK_READ, k->base + n);
+}
+
+static hk_status launch(const struct job *job, struct kernel *k, const struct hk_operand *o) {
+    struct hk_dispatch d = {.shader = "fused", .spec = {HK_ELEMENTWISE_GROUP}};
+    uint64_t count = 1;
+    k->body.first_constant = 1;
+    write_body(k);
+    write_all(k);
+    if (k->body.length >= sizeof k->body.text || k->all.length >= sizeof k->all.text)
+        return hk_fail(HK_ERROR_INTERNAL, "fused: the kernel's text has %zu bytes", k->all.length);
+    d.source = k->all.text;
+    d.n_spec = 1 + k->body.n_constants;
+    memcpy(d.spec + 1, k->body.constants, sizeof(uint32_t) * (size_t)k->body.n_constants);
+    push_words(k, o, &d);
+    for (int i = 0; i < k->rank; i++) count *= (uint64_t)o[0].shape[i];
+    if (k->n_small_outputs) count = (count + k->out_rest + 1) / 2;
+    hk_groups(job->recorder, &d, (count + HK_ELEMENTWISE_GROUP - 1) / HK_ELEMENTWISE_GROUP);
+    return job->recorder->record(job->recorder, &d);
+}
+
+/* One launch each for the elements of the outermost dimension. */
+static hk_status record_piece(void *context, const struct hk_operand *operands);
+static hk_status record_outer(const struct job *job, const struct hk_operand *operands, int count) {
+    struct hk_operand part[HK_FUSED_OPERANDS];
+    for (int64_t i = 0; i < operands[0].shape[0]; i++) {
+        for (int k = 0; k < count; k++) part[k] = hk_inner_operand(&operands[k], i);
+        const hk_status status = record_piece((void *)(uintptr_t)job, part);
+        if (status) return status;
+    }
+    return HK_OK;
+}
+
+static hk_status record_piece(void *context, const struct hk_operand *operands) {
+    const struct job *job = context;
+    const int count = job->fused->n_inputs + job->fused->n_outputs;
+    struct kernel k = {.fused = job->fused, .rank = operands[0].rank, .n_operands = count};
+    bool fits = true;
+    for (int i = 0; i < count; i++) {
+        const bool output = i < job->fused->n_outputs;
+        k.lies[i] = lie_of(&operands[i]);
+        k.n_strided += k.lies[i] == STRIDED;
+        k.small[i] = hk_dtype_size(operands[i].dtype) == 2;
+        k.rest[i] = k.small[i] ? hk_binding_rest(&operands[i]) : 0;
+        if (!output || !k.small[i]) continue;
+        fits = fits && k.lies[i] == DENSE;
+        if (k.n_small_outputs++ && k.out_rest != k.rest[i])
+            return hk_fail(HK_ERROR_INTERNAL, "fused: results begin at different halves of words");
+        k.out_rest = k.rest[i];
+    }
+    k.base = k.n_strided ? HK_MAX(k.rank, 1) : 1;
+    k.strides = k.base + count;
+    fits = fits && hk_fused_push_words(k.rank, count, k.n_strided) <= PUSH_WORDS;
+    return fits ? launch(job, &k, operands) : record_outer(job, operands, count);
+}
+
+hk_status hk_fused_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    const struct job job = {step->attrs, recorder};
+    struct hk_operand operands[HK_FUSED_OPERANDS];
+    for (int k = 0; k < step->n_outputs; k++) operands[k] = step->outputs[k];
+    for (int k = 0; k < step->n_inputs; k++)
+        operands[step->n_outputs + k] = hk_broadcast_operand(&step->inputs[k], &step->outputs[0]);
+    return hk_for_pieces(recorder, operands, step->n_outputs + step->n_inputs, record_piece, (void *)(uintptr_t)&job);
+}
+#endif

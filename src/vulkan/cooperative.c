@@ -1,0 +1,142 @@
+/* Cooperative matrices (VK_KHR_cooperative_matrix): which ones kernels may use. Where the headers lack the extension, as on
+   Debian 12, there are none. */
+#include "vulkan/device.h"
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(VK_KHR_cooperative_matrix)
+
+/* Devices on which they are slower than kernels without, and where that was measured. */
+static const struct {
+    uint32_t vendor, first_device, last_device;
+    const char *reason;
+} denied[] = {
+    {0x8086, 0x5690, 0x56bf, "Intel Arc A-series: down to 0.0007 of the speed without (llama.cpp issue 24404)"},
+};
+
+static const char *denial(const VkPhysicalDeviceProperties *device) {
+    for (size_t i = 0; i < HK_LENGTH(denied); i++)
+        if (device->vendorID == denied[i].vendor && device->deviceID >= denied[i].first_device &&
+            device->deviceID <= denied[i].last_device)
+            return denied[i].reason;
+    return NULL;
+}
+
+/* Kernels run with one size of subgroups, the smallest, which the matrix units of all known devices take. */
+static bool can_fix_subgroups(const struct vk_physical *p) {
+    const VkPhysicalDeviceVulkan13Properties *const have = &p->properties13;
+    return p->features13.subgroupSizeControl && p->features13.computeFullSubgroups &&
+           (have->minSubgroupSize == have->maxSubgroupSize ||
+            have->requiredSubgroupSizeStages & VK_SHADER_STAGE_COMPUTE_BIT);
+}
+
+static bool has_features(const struct vk_instance *instance, const struct vk_physical *p) {
+    VkPhysicalDeviceCooperativeMatrixFeaturesKHR matrix = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &matrix};
+    instance->vkGetPhysicalDeviceFeatures2(p->handle, &features);
+    return matrix.cooperativeMatrix && p->features12.vulkanMemoryModel && p->features12.shaderFloat16;
+}
+
+/* A driver may have the extension, and list matrices of bf16, without the features. */
+static bool has_bfloat16(const struct vk_instance *instance, const struct vk_physical *p) {
+#if defined(VK_KHR_shader_bfloat16)
+    VkPhysicalDeviceShaderBfloat16FeaturesKHR bfloat16 = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_BFLOAT16_FEATURES_KHR};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &bfloat16};
+    if (!p->bfloat16) return false;
+    instance->vkGetPhysicalDeviceFeatures2(p->handle, &features);
+    return bfloat16.shaderBFloat16Type && bfloat16.shaderBFloat16CooperativeMatrix;
+#else
+    (void)instance, (void)p;
+    return false;
+#endif
+}
+
+/* f16 and bf16, as far as the device and what compiled the shaders know them. */
+static bool find_dtype(const struct vk_physical *p, bool bfloat16, VkComponentTypeKHR type, enum hk_dtype *dtype) {
+    *dtype = HK_F16;
+    if (type == VK_COMPONENT_TYPE_FLOAT16_KHR) return vk_shader_find("matmul_cooperative") != NULL;
+#if defined(VK_KHR_shader_bfloat16)
+    *dtype = HK_BF16;
+    if (type == VK_COMPONENT_TYPE_BFLOAT16_KHR)
+        return bfloat16 && p->features.features.shaderInt16 && vk_shader_find("matmul_cooperative_bf16") != NULL;
+#endif
+    (void)p, (void)bfloat16;
+    return false;
+}
+
+/* 16-bit inputs, sums in f32, one subgroup, which has an element of a result for each of its invocations. */
+static void note(struct vk_physical *p, bool bfloat16, const VkCooperativeMatrixPropertiesKHR *m) {
+    enum hk_dtype dtype;
+    if (m->scope != VK_SCOPE_SUBGROUP_KHR || m->AType != m->BType || m->CType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
+        m->ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR || m->saturatingAccumulation ||
+        m->MSize * m->NSize < p->properties13.minSubgroupSize || !find_dtype(p, bfloat16, m->AType, &dtype))
+        return;
+    if (p->n_cooperative == HK_MAX_COOPERATIVE) return;
+    p->cooperative[p->n_cooperative++] =
+        (struct hk_cooperative){.dtype = dtype, .m = m->MSize, .n = m->NSize, .k = m->KSize};
+}
+
+hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
+    const char *wanted = getenv("HEKLA_COOPERATIVE"), *const reason = denial(&p->properties.properties);
+    const PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
+            instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
+    p->n_cooperative = 0;
+    if (!p->cooperative_matrix || !get || !can_fix_subgroups(p) || !has_features(instance, p)) return HK_OK;
+    if (reason) hk_remark(HK_LOG_INFO, "vulkan: cooperative matrices are left alone: %s", reason);
+    if (reason || (wanted && !strcmp(wanted, "0"))) return HK_OK;
+    uint32_t count = 0;
+    if (get(p->handle, &count, NULL) != VK_SUCCESS) return HK_OK;
+    VkCooperativeMatrixPropertiesKHR *list = calloc(count + 1, sizeof *list);
+    if (!list) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
+    for (uint32_t i = 0; i < count; i++) list[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
+    const VkResult result = get(p->handle, &count, list);
+    const bool bfloat16 = has_bfloat16(instance, p);
+    for (uint32_t i = 0; i < count && (result == VK_SUCCESS || result == VK_INCOMPLETE); i++)
+        note(p, bfloat16, &list[i]);
+    free(list);
+    return HK_OK;
+}
+
+void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_features *room, void *next,
+                            const char **extensions, uint32_t *n_extensions) {
+    room->none = !p->n_cooperative;
+    if (room->none) return next;
+    room->matrix = (VkPhysicalDeviceCooperativeMatrixFeaturesKHR){
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR,
+        .pNext = next,
+        .cooperativeMatrix = VK_TRUE};
+    extensions[(*n_extensions)++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
+    next = &room->matrix;
+#if defined(VK_KHR_shader_bfloat16)
+    for (int i = 0; i < p->n_cooperative; i++) {
+        if (p->cooperative[i].dtype != HK_BF16) continue;
+        room->bfloat16 = (VkPhysicalDeviceShaderBfloat16FeaturesKHR){
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_BFLOAT16_FEATURES_KHR,
+            .pNext = next,
+            .shaderBFloat16Type = VK_TRUE,
+            .shaderBFloat16CooperativeMatrix = VK_TRUE};
+        extensions[(*n_extensions)++] = VK_KHR_SHADER_BFLOAT16_EXTENSION_NAME;
+        return &room->bfloat16;
+    }
+#endif
+    return next;
+}
+
+#else
+
+hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
+    (void)instance;
+    p->n_cooperative = 0;
+    return HK_OK;
+}
+
+void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_features *room, void *next,
+                            const char **extensions, uint32_t *n_extensions) {
+    (void)p, (void)extensions, (void)n_extensions;
+    room->none = true;
+    return next;
+}
+#endif

@@ -1,0 +1,316 @@
+/* Elementwise calls that run as one: the kernels are as few as they should be, the memory no more, and the numbers
+   those of the calls one by one (on the CPU and on lavapipe bit for bit). */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
+
+#include "oracle.h"
+#include <dirent.h>
+#include <stdlib.h>
+#include <string.h>
+
+static struct hk_device *devices[TEST_MAX_DEVICES];
+static enum hk_fusing fusing[TEST_MAX_DEVICES]; /* as each device has it */
+static int n_devices;
+
+static void set_fusing(int d, bool on) {
+    ((struct hk_device_base *)devices[d])->fusing = on ? fusing[d] : HK_FUSE_NOTHING;
+}
+
+static struct hk_program *compile(int d, struct hk_graph *graph, bool fused) {
+    set_fusing(d, fused);
+    struct hk_program *program = hk_compile(devices[d], graph, NULL);
+    set_fusing(d, true);
+    if (!program) fail_msg("%s: %s", test_device_name(devices[d]), hk_error_message());
+    return program;
+}
+
+/* ---- Which calls are one ---- */
+
+enum { ROWS = 24, COLUMNS = 40 };
+
+struct example {
+    const char *name;
+    struct hk_value *(*build)(struct hk_value *x, struct hk_value *y, struct hk_value *row);
+    int ops, fused; /* of the program, the store of the result counted where it is a copy */
+};
+
+static struct hk_value *chain(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_gelu_tanh(hk_add(hk_stop_gradient(hk_mul(hk_silu(x), y)), row));
+}
+
+/* What a gradient is computed from again, and the gradient. */
+static struct hk_value *gated_backward(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *gate = hk_mul(x, row), *loss = hk_sum(hk_mul(hk_silu(gate), y), HK_ALL_AXES, false), *dx;
+    return hk_gradients(loss, &x, 1, &dx) ? NULL : dx;
+}
+
+/* What a product reads in between is made before it. */
+static struct hk_value *interrupted(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *a = hk_exp(x), *b = hk_matmul(a, hk_transpose(y));
+    return hk_add(hk_mul(a, row), hk_matmul(b, y));
+}
+
+/* A smaller shape is another kernel. */
+static struct hk_value *of_two_shapes(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_sub(hk_mul(hk_neg(x), hk_sqrt(hk_abs(row))), y);
+}
+
+/* What is read in another order is another kernel's. */
+static struct hk_value *of_two_orders(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_tanh(hk_add(hk_transpose(hk_exp(hk_add(x, row))), hk_transpose(y)));
+}
+
+/* Results and inputs of 16 bits, whose two halves change places. */
+static struct hk_value *of_16_bits(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *a = hk_cast(hk_mul(hk_add(x, row), y), HK_BF16), *b = hk_cast(a, HK_F32);
+    struct hk_value *halves[] = {hk_slice(a, 1, COLUMNS / 2, COLUMNS, 1), hk_slice(a, 1, 0, COLUMNS / 2, 1)};
+    return hk_add(hk_cast(hk_concat(halves, 2, 1), HK_F32), b);
+}
+
+static const struct example examples[] = {
+    {"a chain", chain, 1, 3},
+    {"a gated layer's gradient", gated_backward, 2, 3},
+    {"around products", interrupted, 4, 1},
+    {"of two shapes", of_two_shapes, 2, 3},
+    {"of two orders", of_two_orders, 2, 2},
+    {"of 16 bits", of_16_bits, 3, 4},
+};
+
+static void check_example(int d, const struct example *e) {
+    struct hk_tensor *in[4];
+    float data[ROWS * COLUMNS], held[2][ROWS * COLUMNS];
+    uint64_t random = 5;
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_value *values[3];
+    for (int k = 0; k < 4; k++) {
+        for (int i = 0; i < ROWS * COLUMNS; i++) data[i] = (float)test_uniform(&random, -2, 2);
+        in[k] = hk_tensor_from(devices[d], HK_F32, k == 2 ? HK_SHAPE(COLUMNS) : HK_SHAPE(ROWS, COLUMNS), data);
+        if (k < 3) values[k] = hk_leaf(graph, in[k]);
+    }
+    struct hk_value *y = e->build(values[0], values[1], values[2]);
+    hk_store(in[3], hk_reshape(y, HK_SHAPE(ROWS, COLUMNS)));
+    for (int fused = 0; fused < 2; fused++) {
+        struct hk_program *program = compile(d, graph, fused);
+        const struct hk_program_info *info = hk_program_get_info(program);
+        if (fused ? info->ops != e->ops || info->fused != e->fused : info->ops != e->ops + e->fused || info->fused)
+            fail_msg("%s on %s: %d ops and %d fused", e->name, test_device_name(devices[d]), info->ops, info->fused);
+        assert_int_equal(hk_program_run(program), HK_OK);
+        assert_int_equal(hk_tensor_read(in[3], held[fused], sizeof *held), HK_OK);
+        hk_program_destroy(&program);
+    }
+    assert_memory_equal(held[0], held[1], sizeof *held);
+    hk_graph_destroy(&graph);
+    for (int k = 0; k < 4; k++) hk_tensor_destroy(&in[k]);
+}
+
+static void chains_become_one_kernel(void **state) {
+    (void)state;
+    for (int d = 0; d < n_devices; d++)
+        for (int i = 0; fusing[d] && i < COUNT(examples); i++) check_example(d, &examples[i]);
+}
+
+/* ---- Random graphs ---- */
+
+static unsigned char *run(struct world *w, struct hk_program *program) {
+    unsigned char *held = malloc(WORLD_STORAGES * hk_tensor_bytes(w->storages[0])), *next = held;
+    world_reset(w);
+    if (hk_program_run(program)) fail_msg("%s: %s", world_name(w), hk_error_message());
+    for (int s = 0; s < WORLD_STORAGES; s++, next += hk_tensor_bytes(w->storages[0]))
+        assert_int_equal(hk_tensor_read(w->storages[s], next, hk_tensor_bytes(w->storages[s])), HK_OK);
+    return held;
+}
+
+struct gain {
+    int graphs, ops, fused, copies, larger;
+    uint64_t bytes, unfused_bytes;
+};
+
+static void compare(int d, struct world *w, struct gain *gain) {
+    struct hk_program *one = compile(d, w->graph, false), *other = compile(d, w->graph, true);
+    const struct hk_program_info *a = hk_program_get_info(one), *b = hk_program_get_info(other);
+    unsigned char *x = run(w, one), *y = run(w, other);
+    if (memcmp(x, y, WORLD_STORAGES * hk_tensor_bytes(w->storages[0])))
+        fail_msg("%s: fused calls give other bits", world_name(w));
+    if (a->ops < b->ops) fail_msg("%s: %d ops, then %d", world_name(w), a->ops, b->ops);
+    gain->graphs++, gain->ops += b->ops, gain->fused += b->fused, gain->copies += b->ops + b->fused - a->ops;
+    gain->larger += b->arena_bytes > a->arena_bytes;
+    gain->bytes += b->arena_bytes, gain->unfused_bytes += a->arena_bytes;
+    free(x), free(y);
+    hk_program_destroy(&one);
+    hk_program_destroy(&other);
+}
+
+static void fused_calls_give_the_same_bits(void **state) {
+    (void)state;
+    for (int d = 0; d < n_devices; d++) {
+        struct gain gain = {0};
+        for (uint64_t seed = 1000; fusing[d] && seed < (test_is_cpu(devices[d]) ? 1400 : 1040); seed++) {
+            struct world w;
+            if (world_create(&w, devices[d], seed, seed % 4 == 0, 10 + (int)(seed % 80))) compare(d, &w, &gain);
+            world_destroy(&w);
+        }
+        print_message(
+            "on %s: %d graphs, %d ops and %d fused, %d copies more; memory %.3f of before, more in %d graphs\n",
+            test_device_name(devices[d]), gain.graphs, gain.ops, gain.fused, gain.copies,
+            (double)gain.bytes / (double)HK_MAX(gain.unfused_bytes, 1), gain.larger);
+        if (fusing[d]) assert_true(gain.fused * 20 > gain.ops && !gain.larger);
+    }
+}
+
+/* ---- Models ---- */
+
+enum { STEPS = 3, VOCAB = 61, BATCH = 2, LENGTH = 16 };
+
+static struct hk_stats train(int d, const struct hk_model_config *model, bool fused, float *losses) {
+    const struct hk_trainer_params how = {
+        .model = *model, .optimizer = {.kind = HK_ADAMW, .clip = 1}, .batch = BATCH, .length = LENGTH, .seed = 3};
+    struct hk_stats before, after;
+    int32_t tokens[BATCH * (LENGTH + 1)];
+    float norm;
+    for (int i = 0; i < COUNT(tokens); i++) tokens[i] = i * i % VOCAB;
+    set_fusing(d, fused);
+    hk_device_get_stats(devices[d], &before);
+    struct hk_trainer *trainer = hk_trainer_create(devices[d], &how);
+    assert_non_null(trainer);
+    for (int i = 0; i < STEPS; i++) {
+        assert_int_equal(hk_trainer_step(trainer, tokens, 1e-2f), HK_OK);
+        assert_int_equal(hk_trainer_result(trainer, &losses[i], &norm), HK_OK);
+    }
+    hk_device_get_stats(devices[d], &after);
+    hk_trainer_destroy(&trainer);
+    set_fusing(d, true);
+    after.dispatches -= before.dispatches;
+    return after;
+}
+
+static void models_train_with_the_same_losses_in_fewer_kernels(void **state) {
+    (void)state;
+    static const struct hk_model_config models[] = {
+        {.family = HK_GPT2, .vocab = VOCAB, .context = LENGTH, .layers = 2, .heads = 2, .width = 32, .dropout = 0.1f},
+        {.family = HK_LLAMA,
+         .vocab = VOCAB,
+         .context = LENGTH,
+         .layers = 2,
+         .heads = 2,
+         .kv_heads = 2,
+         .width = 32,
+         .hidden = 72},
+    };
+    for (int d = 0; d < n_devices; d++)
+        for (int m = 0; fusing[d] && m < COUNT(models); m++) {
+            float with[STEPS], without[STEPS];
+            const struct hk_stats one = train(d, &models[m], true, with), other = train(d, &models[m], false, without);
+            print_message("model %d on %s: %llu kernels, %llu unfused\n", m, test_device_name(devices[d]),
+                          (unsigned long long)one.dispatches, (unsigned long long)other.dispatches);
+            assert_memory_equal(with, without, sizeof with);
+            if (models[m].family == HK_LLAMA) assert_true(one.dispatches + STEPS * 4 * 2 <= other.dispatches);
+        }
+}
+
+/* ---- Kernels on disk ---- */
+
+static bool fuses_glsl(int d) { return fusing[d] == HK_FUSE_GLSL; }
+
+/* Runs a chain on a new device with that cache. */
+static void run_chain(const char *folder, float *held) {
+    struct hk_device *device = hk_device_open(&(struct hk_device_params){.name = "vulkan", .cache_dir = folder});
+    assert_non_null(device);
+    const float data[4] = {-1, 0.5f, 2, 3};
+    struct hk_tensor *x = hk_tensor_from(device, HK_F32, HK_SHAPE(4), data),
+                     *y = hk_tensor_create(device, HK_F32, HK_SHAPE(4));
+    struct hk_graph *graph = hk_graph_create();
+    hk_store(y, hk_affine(hk_exp(hk_mul(hk_leaf(graph, x), hk_leaf(graph, x))), 0.5f, 1));
+    struct hk_program *program = hk_compile(device, graph, NULL);
+    if (!program) fail_msg("%s", hk_error_message());
+    assert_int_equal(hk_program_get_info(program)->dispatches, 1);
+    assert_int_equal(hk_program_run(program), HK_OK);
+    assert_int_equal(hk_tensor_read(y, held, 4 * sizeof *held), HK_OK);
+    hk_program_destroy(&program);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&x);
+    hk_tensor_destroy(&y);
+    hk_device_destroy(&device);
+}
+
+/* The one kernel that the folder holds. */
+static void find_kernel(const char *folder, char *path, size_t size) {
+    int found = 0;
+    DIR *dir = opendir(folder);
+    assert_non_null(dir);
+    for (const struct dirent *entry; (entry = readdir(dir));)
+        if (strstr(entry->d_name, ".spv")) {
+            snprintf(path, size, "%s/%s", folder, entry->d_name);
+            found++;
+        }
+    closedir(dir);
+    assert_int_equal(found, 1);
+}
+
+static void remark(void *user, enum hk_log_level level, const char *message) {
+    (void)level;
+    *(int *)user += strstr(message, "is made again") != NULL;
+}
+
+static void damaged_kernels_are_made_again(void **state) {
+    (void)state;
+    char folder[] = "/tmp/hekla-kernels-XXXXXX", path[600], *good, *after;
+    float first[4], held[4];
+    size_t bytes, bytes_after;
+    int d = 0, remarks = 0;
+    while (d < n_devices && !fuses_glsl(d)) d++;
+    if (d == n_devices) skip();
+    assert_non_null(mkdtemp(folder));
+    run_chain(folder, first);
+    find_kernel(folder, path, sizeof path);
+    assert_int_equal(hk_file_read(path, &good, &bytes), HK_OK);
+    hk_set_log(remark, &remarks);
+    run_chain(folder, held);
+    assert_int_equal(remarks, 0);
+    const size_t cuts[] = {0, 7, 100, bytes / 2, bytes - 4, bytes - 1},
+                 flips[] = {0, 9, 30, 60, bytes / 2, bytes - 40, bytes - 1};
+    for (int i = 0; i < COUNT(cuts) + COUNT(flips); i++) {
+        char *bad = test_malloc(bytes);
+        memcpy(bad, good, bytes);
+        if (i >= COUNT(cuts)) bad[flips[i - COUNT(cuts)]] ^= 4;
+        assert_int_equal(hk_file_write(path, bad, i < COUNT(cuts) ? cuts[i] : bytes), HK_OK);
+        test_free(bad);
+        run_chain(folder, held);
+        assert_memory_equal(held, first, sizeof first);
+        assert_int_equal(remarks, i + 1);
+        assert_int_equal(hk_file_read(path, &after, &bytes_after), HK_OK);
+        assert_int_equal(bytes_after, bytes);
+        assert_memory_equal(after, good, bytes);
+        free(after);
+    }
+    hk_set_log(NULL, NULL);
+    free(good);
+    char command[100];
+    snprintf(command, sizeof command, "rm -r %s", folder);
+    assert_int_equal(system(command), 0);
+}
+
+static int open_devices(void **state) {
+    (void)state;
+    n_devices = test_devices_open(devices);
+    for (int d = 0; d < n_devices; d++) fusing[d] = ((struct hk_device_base *)devices[d])->fusing;
+    return 0;
+}
+
+static int close_devices(void **state) {
+    (void)state;
+    return !test_devices_close(devices, n_devices);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chains_become_one_kernel),
+        cmocka_unit_test(fused_calls_give_the_same_bits),
+        cmocka_unit_test(models_train_with_the_same_losses_in_fewer_kernels),
+        cmocka_unit_test(damaged_kernels_are_made_again),
+    };
+    return cmocka_run_group_tests_name("fusion", tests, open_devices, close_devices);
+}
