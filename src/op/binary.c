@@ -168,9 +168,9 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
 
 /* Bits of the result, with the functions of binary.glsl. */
 static void glsl(const struct hk_chunk *chunk, const char *const *in, struct hk_written *written) {
-    const int kind = ((const struct binary_attrs *)chunk->attrs)->kind;
-    if (chunk->from == HK_I32) hk_write(written, "binary_integers(%du, int(%s), int(%s))", kind, in[0], in[1]);
-    else hk_write(written, "binary_floats(%du, uintBitsToFloat(%s), uintBitsToFloat(%s))", kind, in[0], in[1]);
+    const unsigned kind = (unsigned)((const struct binary_attrs *)chunk->attrs)->kind;
+    if (chunk->from == HK_I32) hk_write(written, "binary_integers(%uu, int(%s), int(%s))", kind, in[0], in[1]);
+    else hk_write(written, "binary_floats(%uu, uintBitsToFloat(%s), uintBitsToFloat(%s))", kind, in[0], in[1]);
 }
 
 static struct hk_value *build(const struct hk_op *op, enum binary_kind kind, struct hk_value *a, struct hk_value *b) {
