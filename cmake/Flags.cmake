@@ -5,8 +5,8 @@ target_compile_definitions(hekla_flags INTERFACE _GNU_SOURCE)
 target_compile_options(hekla_flags INTERFACE -Wall -Wextra -Wshadow -Wvla -Wconversion -fno-math-errno
   $<$<BOOL:${HEKLA_WERROR}>:-Werror>)
 if(HEKLA_SANITIZE)
-  target_compile_options(hekla_flags INTERFACE -fsanitize=${HEKLA_SANITIZE} -fno-omit-frame-pointer
-    -fno-sanitize-recover=all)
+  target_compile_options(hekla_flags INTERFACE "$<$<NOT:$<BOOL:$<TARGET_PROPERTY:HEKLA_UNCHECKED>>>:\
+-fsanitize=${HEKLA_SANITIZE};-fno-omit-frame-pointer;-fno-sanitize-recover=all>")
   target_link_options(hekla_flags INTERFACE -fsanitize=${HEKLA_SANITIZE})
 endif()
 
