@@ -44,7 +44,8 @@ bool hk_environment_flag(const char *name);
 /* Wall clock for durations, in seconds. */
 double hk_seconds(void);
 
-/* Whole files. read: the caller frees *data; a terminating 0 follows the data. write: to path.part, synced, renamed. */
+/* Whole files. read: the caller frees *data; a terminating 0 follows the data. write: to path.part, synced,
+   renamed; of several writers, in any process, each writes the whole file, one after the other. */
 hk_status hk_file_read(const char *path, char **data, size_t *bytes);
 hk_status hk_file_write(const char *path, const void *data, size_t bytes);
 /* Makes the folder and its parents, durably. */

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -54,19 +55,33 @@ static bool write_all(int fd, const char *data, size_t bytes) {
     return true;
 }
 
+/* A file of that name, which one writer at a time has: whoever finds it taken waits, and finds it renamed then. What a
+   killed writer left is in it. Where a file system has no locks, the last writer wins. */
+static int open_part(const char *part) {
+    for (;;) {
+        struct stat mine, named;
+        const int fd = open(part, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        if (fd < 0) return -1;
+        while (flock(fd, LOCK_EX) && errno == EINTR) {}
+        if (fstat(fd, &mine) == 0 && stat(part, &named) == 0 && mine.st_ino == named.st_ino) return fd;
+        close(fd);
+    }
+}
+
 hk_status hk_file_write(const char *path, const void *data, size_t bytes) {
     char part[4096];
     if ((size_t)snprintf(part, sizeof part, "%s.part", path) >= sizeof part)
         return hk_fail(HK_ERROR_IO, "cannot write %.64s...: the name is too long", path);
-    const int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    const int fd = open_part(part);
     if (fd < 0) return hk_fail(HK_ERROR_IO, "cannot write %s: %s", part, strerror(errno));
-    bool ok = write_all(fd, data, bytes) && fsync(fd) == 0;
-    const int error = errno;
-    ok = close(fd) == 0 && ok;
-    if (ok && rename(part, path) == 0) return HK_OK;
-    hk_fail(HK_ERROR_IO, "cannot write %s: %s", path, strerror(ok ? errno : error));
-    unlink(part);
-    return HK_ERROR_IO;
+    const int lock = dup(fd); /* closing tells of errors, and is not to give the name away before it is renamed */
+    bool ok = lock >= 0 && ftruncate(fd, 0) == 0 && write_all(fd, data, bytes) && fsync(fd) == 0;
+    int error = errno;
+    if (close(fd) && ok) ok = false, error = errno;
+    if (ok && rename(part, path)) ok = false, error = errno;
+    if (!ok) unlink(part);
+    if (lock >= 0) close(lock);
+    return ok ? HK_OK : hk_fail(HK_ERROR_IO, "cannot write %s: %s", path, strerror(error));
 }
 
 hk_status hk_folder_sync(const char *path) {
