@@ -10,7 +10,6 @@
 
 #define FUNCTIONS(F)                                                                                                   \
     F(compiler_initialize)                                                                                             \
-    F(compiler_release)                                                                                                \
     F(compile_options_initialize)                                                                                      \
     F(compile_options_release)                                                                                         \
     F(compile_options_set_target_env)                                                                                  \
@@ -29,7 +28,8 @@ static struct {
 } shaderc;
 
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static bool available;
+/* One for the process, which all threads compile with: each new one reads GLSL's built-in functions, 150 ms. */
+static shaderc_compiler_t compiler;
 
 static bool load_functions(void *library) {
     void *symbol;
@@ -50,15 +50,15 @@ static void open_library(void) {
 #endif
     void *library = NULL;
     for (size_t i = 0; i < HK_LENGTH(names) && !library; i++) library = dlopen(names[i], RTLD_LAZY | RTLD_LOCAL);
-    const char *why = library ? "it lacks functions" : dlerror();
-    available = library && load_functions(library); /* never closed: others may use it too */
-    if (!available)
+    const char *why = library ? "it lacks functions, or memory" : dlerror();
+    if (library && load_functions(library)) compiler = shaderc.compiler_initialize(); /* never closed: others may use it */
+    if (!compiler)
         hk_remark(HK_LOG_INFO, "vulkan: elementwise ops are not fused, for want of shaderc: %s", why ? why : "");
 }
 
 bool vk_shaderc_available(void) {
     pthread_once(&once, open_library);
-    return available;
+    return compiler;
 }
 
 /* A copy of the SPIR-V, or NULL with *status set. */
@@ -79,9 +79,8 @@ hk_status vk_shaderc_compile(const char *text, const char *name, uint32_t **word
     hk_status status = HK_OK;
     *words = NULL;
     if (!vk_shaderc_available()) return hk_fail(HK_ERROR_UNSUPPORTED, "there is no shaderc to compile %s", name);
-    const shaderc_compiler_t compiler = shaderc.compiler_initialize();
     const shaderc_compile_options_t options = shaderc.compile_options_initialize();
-    if (compiler && options) {
+    if (options) {
         shaderc.compile_options_set_target_env(options, shaderc_target_env_vulkan, shaderc_env_version_vulkan_1_3);
         shaderc.compile_options_set_optimization_level(options, shaderc_optimization_level_performance);
         const shaderc_compilation_result_t result =
@@ -92,7 +91,6 @@ hk_status vk_shaderc_compile(const char *text, const char *name, uint32_t **word
         status = hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory for shaderc");
     }
     if (options) shaderc.compile_options_release(options);
-    if (compiler) shaderc.compiler_release(compiler);
     return status;
 }
 
