@@ -33,4 +33,4 @@ fi
 
 cmake --preset neon -G Ninja
 cmake --build --preset neon
-ctest --preset neon -R '^(ops|nn|numbers|truth_.*|range_functions|optimizer|nan)$' "$@"
+ctest --preset neon -j "$(nproc)" -R '^(ops|nn|numbers|truth_.*|range_functions|optimizer|nan)$' "$@"

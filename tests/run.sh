@@ -18,4 +18,4 @@ fi
 
 cmake --preset dev -G Ninja -DHEKLA_WERROR="${CI:+ON}" -DHEKLA_TEST_SWIFTSHADER="$swiftshader"
 cmake --build --preset dev
-ctest --preset dev "$@"
+ctest --preset dev -j "$(nproc)" "$@"

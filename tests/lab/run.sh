@@ -36,7 +36,7 @@ inside cmake --build /build --target $target
 
 if [ $# = 0 ]; then
     echo "== Lab: the tests on lavapipe, $(inside dpkg-query -W mesa-vulkan-drivers | tr '\t' ' ')"
-    inside ctest --test-dir /build --output-on-failure || status=1
+    inside ctest --test-dir /build -j "$(nproc)" --output-on-failure || status=1
 fi
 
 echo "== Lab: every shader, and training, on devices that compile and run nothing"
