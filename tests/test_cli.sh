@@ -204,6 +204,7 @@ if "$hekla" devices --json 2>/dev/null | grep -q '"device":"vulkan:0"'; then
     expect 0 "" $tune --json
     that "--json prints the kernels" grep -q '"kernel":"matmul' out
     that "what is measured is not measured again" cmp -s tuned.json before.json
+    expect 1 "absent/tuned.json" "$hekla" tune --shape 40x50x60 --device vulkan:0 --file absent/tuned.json
 fi
 expect 0 "" "$hekla" devices --json
 that "devices lists the cpu" grep -q '"device":"cpu"' out

@@ -745,6 +745,25 @@ static void a_run_saved_without_optimizer_can_be_used_not_resumed(void **unused)
     destroy_model(&m);
 }
 
+static void a_run_is_locked_until_it_is_released(void **unused) {
+    (void)unused;
+    struct hk_run_lock *lock = hk_run_lock(path_of("locked/deep"));
+    assert_non_null(lock);
+    assert_null(hk_run_lock(path_of("locked/deep")));
+    assert_message("another process is training in");
+    assert_int_equal(hk_error_status(), HK_ERROR_INVALID);
+    hk_run_unlock(&lock);
+    assert_null(lock);
+    hk_run_unlock(&lock);
+    lock = hk_run_lock(path_of("locked/deep"));
+    assert_non_null(lock);
+    hk_run_unlock(&lock);
+    assert_null(hk_run_lock(""));
+    write_file(path_of("locked/file"), "", 0);
+    assert_null(hk_run_lock(path_of("locked/file/run")));
+    assert_message("cannot make folder");
+}
+
 static void a_folder_of_hugging_face_loads(void **unused) {
     (void)unused;
     struct model m = make_model(HK_SGD);
@@ -854,6 +873,7 @@ int main(void) {
         cmocka_unit_test(a_save_without_room_leaves_the_old_state),
         cmocka_unit_test(a_run_of_another_model_is_neither_overwritten_nor_loaded),
         cmocka_unit_test(a_run_saved_without_optimizer_can_be_used_not_resumed),
+        cmocka_unit_test(a_run_is_locked_until_it_is_released),
         cmocka_unit_test(a_folder_of_hugging_face_loads),
         cmocka_unit_test(folders_that_are_no_run_say_so),
         cmocka_unit_test(metrics_after_the_checkpoint_are_cut),

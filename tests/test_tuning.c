@@ -101,7 +101,7 @@ static void what_was_measured_first_stays(void **state) {
     struct hk_tuning e = entry(0), found;
     e.seconds = 0; /* not measured */
     hk_tunings_add(t, &e, false);
-    hk_tunings_save(t);
+    assert_int_equal(hk_tunings_save(t, false), HK_OK);
     assert_int_equal(access(path, F_OK), -1);
     add(t, 0, 1);
     strcpy(e.kernel, "other");
@@ -204,6 +204,29 @@ static void another_device_or_driver_is_ignored_and_its_file_left_alone(void **s
     free(text);
 }
 
+static void what_cannot_be_kept_is_told_once(void **state) {
+    (void)state;
+    for (int told = 0; told <= 1; told++) {
+        make_file(1);
+        replace_in_file("hekla tuning", "hekla_tuning");
+        struct hk_tunings *t = open_as(&gpu);
+        assert_int_equal(hk_tunings_save(t, told), HK_OK); /* there is nothing to keep yet */
+        add(t, 5, 1);
+        warnings = 0;
+        assert_int_equal(hk_tunings_save(t, told), HK_ERROR_FORMAT);
+        assert_int_equal(hk_tunings_save(t, told), HK_ERROR_FORMAT);
+        assert_int_equal(warnings, 0);
+        hk_tunings_close(t);
+        assert_int_equal(warnings, !told);
+    }
+    struct hk_tunings *t = hk_tunings_open(&(struct hk_device_params){.cache_dir = ""}, &gpu);
+    add(t, 0, 1);
+    warnings = 0;
+    assert_int_equal(hk_tunings_save(t, true), HK_ERROR_IO);
+    hk_tunings_close(t); /* who wants no cache need not be warned */
+    assert_int_equal(warnings, 0);
+}
+
 /* In the cache folder a file is named by the device's UUID, and damage there is replaced. */
 static void the_cache_folder_has_a_file_for_each_uuid(void **state) {
     (void)state;
@@ -274,7 +297,7 @@ static void writers_keep_each_others_entries(void **state) {
         for (int i = 0; i < EACH; i++) {
             const struct hk_tuning e = entry(w * EACH + i);
             hk_tunings_add(t, &e, false);
-            hk_tunings_save(t);
+            if (hk_tunings_save(t, false)) _exit(2);
         }
         hk_tunings_close(t);
         _exit(warnings != 0);
@@ -296,6 +319,7 @@ int main(void) {
         cmocka_unit_test_setup(a_damaged_file_counts_as_none, fresh),
         cmocka_unit_test_setup(values_out_of_range_are_damage, fresh),
         cmocka_unit_test_setup(another_device_or_driver_is_ignored_and_its_file_left_alone, fresh),
+        cmocka_unit_test_setup(what_cannot_be_kept_is_told_once, fresh),
         cmocka_unit_test_setup(the_cache_folder_has_a_file_for_each_uuid, fresh),
         cmocka_unit_test_setup(sizes_are_limited, fresh),
         cmocka_unit_test_setup(nothing_is_kept_where_there_is_no_folder, fresh),

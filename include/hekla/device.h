@@ -117,6 +117,11 @@ struct hk_tuning {
    what hk_compile asked for and is not measured. None on the CPU. tunings may be NULL if capacity is 0. */
 HK_API hk_status hk_device_tunings(struct hk_device *device, struct hk_tuning *tunings, int capacity, int *count);
 
+/* Puts what was measured in the file, if it is not there yet: hk_compile and hk_device_destroy do that too, but cannot fail by
+   it (the latter warns in the log). HK_ERROR_IO where it cannot be written or there is no place for it, HK_ERROR_FORMAT where
+   the file that the caller named is damaged or of another device. */
+HK_API hk_status hk_device_save_tunings(struct hk_device *device);
+
 /* Writes all that was timed so far as a trace for Perfetto or chrome://tracing. HK_ERROR_INVALID unless the device was
    opened with profile. */
 HK_API hk_status hk_device_write_trace(struct hk_device *device, const char *path);

@@ -103,6 +103,7 @@ HK_API struct hk_value *hk_embedding_apply(struct hk_params *params, const char 
 /* ---- Optimizers ---- */
 
 struct hk_optimizer;
+#define HK_LOSS_SCALE 65536 /* where the scale of f16's losses usually begins */
 struct hk_optimizer_params {
     enum hk_optimizer_kind kind;
     float momentum;     /* SGD and Nesterov; SGD with 0 needs no moment */
@@ -113,7 +114,7 @@ struct hk_optimizer_params {
     float loss_scale;   /* 0: none. Else dynamic loss scaling (hk_loss_scale) that begins with this, a power of two
                            from 2^-24 to 2^40: gradients are of the loss times the scale, and a step whose gradients are
                            not finite is skipped: only the scale and hk_optimizer_step change. For f16, whose least
-                           number is 6e-8; 65536 is a usual beginning. */
+                           number is 6e-8, HK_LOSS_SCALE is a usual beginning. */
     int64_t scale_growth; /* good steps in a row after which the scale doubles; 0: 2000 */
 };
 /* Keeps params and must be destroyed first. Where params are of mixed precision, updates refresh the copies. The gradients
@@ -203,7 +204,7 @@ struct hk_trainer_params {
     int64_t accumulate;    /* batches per step; 0: 1 */
     uint64_t seed;
     bool checkpoint;
-    enum hk_dtype precision; /* HK_F32, HK_BF16 or HK_F16; with f16 the optimizer's loss_scale 0 is 65536 */
+    enum hk_dtype precision; /* HK_F32, HK_BF16 or HK_F16; with f16 the optimizer's loss_scale 0 is HK_LOSS_SCALE */
 };
 /* Declares, allocates and initializes the model, and compiles the programs that train and evaluate it. To resume, load
    into hk_trainer_model and hk_trainer_optimizer before the first step: what a step draws follows from the seed and the

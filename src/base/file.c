@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 hk_status hk_file_read(const char *path, char **data, size_t *bytes) {
@@ -82,6 +83,22 @@ hk_status hk_file_write(const char *path, const void *data, size_t bytes) {
     if (!ok) unlink(part);
     if (lock >= 0) close(lock);
     return ok ? HK_OK : hk_fail(HK_ERROR_IO, "cannot write %s: %s", path, strerror(error));
+}
+
+int hk_file_lock(const char *path, int flags, int tries) {
+    const int fd = open(path, flags | O_CLOEXEC, 0644);
+    if (fd < 0) return -1;
+    while (flock(fd, LOCK_EX | LOCK_NB)) {
+        if (errno == EWOULDBLOCK && --tries > 0) {
+            nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
+        } else if (errno != EINTR) {
+            const int error = errno;
+            close(fd);
+            errno = error;
+            return -1;
+        }
+    }
+    return fd;
 }
 
 hk_status hk_folder_sync(const char *path) {

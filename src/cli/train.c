@@ -1,13 +1,11 @@
 /* hekla train: from options, and from the folder of a run to resume, to a training. */
 #include "train.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -160,7 +158,7 @@ static void new_state(const struct train_options *o, const struct command_line *
                                                  .epsilon = 1e-8f,
                                                  .weight_decay = (float)o->weight_decay,
                                                  .clip = (float)o->clip}};
-    if (state->precision == HK_F16) state->optimizer.loss_scale = 65536;
+    if (state->precision == HK_F16) state->optimizer.loss_scale = HK_LOSS_SCALE;
     set_plan(o, options_given(line, "minutes"), options_given(line, "warmup"), state);
 }
 
@@ -260,12 +258,9 @@ static int load_text(const struct train_options *o, struct training *t) {
 
 /* ---- Both ---- */
 
-/* Keeps a second process from training in the same folder. The lock ends with the process. */
-static int lock_folder(const char *folder) {
-    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || flock(fd, LOCK_EX | LOCK_NB) == 0 || errno != EWOULDBLOCK) return EXIT_OK;
-    close(fd);
-    return fail_with("another process is training in %s", folder);
+static int lock_folder(struct training *t) {
+    t->lock = hk_run_lock(t->folder);
+    return t->lock ? EXIT_OK : fail_library();
 }
 
 static int refuse_run(const char *folder) {
@@ -299,43 +294,21 @@ static int make_trainer(struct training *t) {
     return t->trainer ? EXIT_OK : fail_library();
 }
 
-/* And those that it is in. Where it cannot be made, hk_run_save says why. */
-static void make_folder(const char *path) {
-    char name[4096];
-    if ((size_t)snprintf(name, sizeof name, "%s", path) >= sizeof name) return;
-    for (char *end = name + 1; *name && *end; end++) {
-        if (*end != '/') continue;
-        *end = 0;
-        mkdir(name, 0777);
-        *end = '/';
-    }
-    mkdir(name, 0777);
-}
-
-/* Another process may have begun a run there while the device was opened and measured. */
-static int claim_new_folder(const struct training *t) {
-    make_folder(t->folder);
-    const int status = lock_folder(t->folder);
-    if (status != EXIT_OK) return status;
-    return hk_run_exists(t->folder) ? refuse_run(t->folder) : EXIT_OK;
-}
-
 /* From here on the folder is this run's: a new one gets its first checkpoint before the first step, which also shows
    early whether there is room for it. */
 static int claim_folder(const struct train_options *o, struct training *t) {
     struct hk_params *params = hk_trainer_model(t->trainer);
     struct hk_optimizer *optimizer = hk_trainer_optimizer(t->trainer);
+    const int status = lock_folder(t);
+    if (status != EXIT_OK) return status;
     if (o->resume) {
-        const int status = lock_folder(t->folder);
-        if (status != EXIT_OK) return status;
         struct hk_run_state now;
         if (hk_run_load(t->folder, params, optimizer, &now) != HK_OK) return fail_library();
         if (now.step != t->state.step)
             return fail_with("another process has trained %s meanwhile, to step %" PRId64 ": resume it again", t->folder,
                              now.step);
     } else {
-        const int status = claim_new_folder(t);
-        if (status != EXIT_OK) return status;
+        if (hk_run_exists(t->folder)) return refuse_run(t->folder); /* it was begun while the device was opened */
         if (hk_run_save(t->folder, &t->model, params, optimizer, &t->state) != HK_OK) return fail_library();
     }
     t->metrics = hk_metrics_open(t->folder, t->state.step);
@@ -353,7 +326,7 @@ static void say_what(const struct train_options *o, const struct training *t) {
 
 /* Nothing is left to do, but what a process that was killed in its last save did not come to. */
 static int leave_finished(struct training *t) {
-    const int status = lock_folder(t->folder);
+    const int status = lock_folder(t);
     if (status != EXIT_OK) return status;
     if (hk_run_settle(t->folder) != HK_OK) return fail_library();
     note("%s is finished, at step %" PRId64 "; --steps N or --minutes M go on from there", t->folder, t->state.step);
@@ -384,6 +357,7 @@ static void clean_up(struct training *t) {
     hk_trainer_destroy(&t->trainer);
     hk_device_destroy(&t->device);
     hk_text_destroy(&t->text);
+    hk_run_unlock(&t->lock);
     free(t->tokens);
 }
 

@@ -25,6 +25,7 @@ struct training {
     struct hk_text *text;
     struct hk_trainer *trainer;
     struct hk_metrics *metrics;
+    struct hk_run_lock *lock;
     struct progress progress;
     int32_t *tokens; /* [accumulate * batch, length + 1] */
     double started;  /* now_seconds when state.seconds was 0, were there no break */

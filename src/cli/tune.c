@@ -128,6 +128,7 @@ static int tune(const struct tune_options *o) {
     if (hk_device_get_info(device)->kind == HK_DEVICE_CPU) note("the CPU's kernels leave no choice: nothing to measure");
     else status = o->shape ? compile_matmul(device, m, n, k) : compile_model(device, &how);
     if (status == EXIT_OK) status = report(device, o->json);
+    if (hk_device_save_tunings(device) != HK_OK && status == EXIT_OK) status = fail_library();
     hk_device_destroy(&device);
     return status == EXIT_OK && !output_ok() ? EXIT_FAILED : status;
 }

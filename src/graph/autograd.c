@@ -15,15 +15,11 @@ struct hk_value *hk_stop_gradient(struct hk_value *x) {
     return hk_call_view(&stop_gradient_op, x, x->rank, x->shape, x->stride, 0, NULL, 0);
 }
 
-static bool is_float(const struct hk_value *x) {
-    return x->dtype == HK_F32 || x->dtype == HK_F16 || x->dtype == HK_BF16;
-}
-
 /* x, stand_in -> stand_in */
 static bool straight_through_infer(struct hk_call *call) {
     const struct hk_value *x = call->inputs[0], *stand_in = call->inputs[1];
     struct hk_value *view = call->outputs[0];
-    if (!hk_same_shape(x, stand_in) || !is_float(x) || !is_float(stand_in))
+    if (!hk_same_shape(x, stand_in) || !hk_is_float(x->dtype) || !hk_is_float(stand_in->dtype))
         return hk_graph_fail(call->graph, HK_ERROR_INVALID,
                              "straight_through: x is %s %s and its stand-in %s %s: they must be of one shape, and f32, f16 or bf16",
                              hk_dtype_name(x->dtype), hk_shape_text(x), hk_dtype_name(stand_in->dtype), hk_shape_text(stand_in));

@@ -54,6 +54,12 @@ hk_status hk_device_tunings(struct hk_device *device, struct hk_tuning *tunings,
     return HK_OK;
 }
 
+hk_status hk_device_save_tunings(struct hk_device *device) {
+    if (!device) return hk_fail(HK_ERROR_INVALID, "hk_device_save_tunings: no device");
+    struct hk_tunings *tunings = base_of(device)->tunings;
+    return tunings ? hk_tunings_save(tunings, true) : HK_OK;
+}
+
 /* ---- Measuring ---- */
 
 /* Seconds of the fastest of a few runs; negative on failure. */

@@ -102,6 +102,8 @@ bool hk_is_dense(const struct hk_value *value) {
     return true;
 }
 
+bool hk_is_float(enum hk_dtype dtype) { return dtype == HK_F32 || dtype == HK_F16 || dtype == HK_BF16; }
+
 bool hk_same_shape(const struct hk_value *a, const struct hk_value *b) {
     if (a->rank != b->rank) return false;
     for (int i = 0; i < a->rank; i++)

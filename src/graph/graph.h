@@ -101,6 +101,7 @@ struct hk_value *hk_call_view(const struct hk_op *op, struct hk_value *x, int ra
 
 int64_t hk_elements(const struct hk_value *value);
 bool hk_is_dense(const struct hk_value *value); /* row-major, without gaps */
+bool hk_is_float(enum hk_dtype dtype); /* f32, f16, bf16 */
 bool hk_same_shape(const struct hk_value *a, const struct hk_value *b);
 /* Both see the same bytes of a tensor, or may: their leaves overlap. */
 bool hk_share_tensor(const struct hk_value *a, const struct hk_value *b);

@@ -8,14 +8,13 @@
    Writers take turns by a lock on FILE.lock, and each keeps the others' entries. */
 #include "graph/tuning.h"
 #include <cjson/cJSON.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 enum { VERSION = 1, MOST_ENTRIES = 4096, MOST_BYTES = 4 << 20, LOCK_TRIES = 200 /* of 10 ms */ };
@@ -28,6 +27,7 @@ struct hk_tunings {
     char path[1024]; /* "" where nothing is kept */
     bool given;      /* the path is the caller's: a file there that is not of this device is not ours to replace */
     bool changed;    /* since it was saved */
+    bool told;       /* the caller knows that it could not be */
     char device[256], driver[256];
     uint32_t vendor_id, device_id;
 };
@@ -158,19 +158,6 @@ static char *make_text(const struct hk_tunings *t) {
     return text;
 }
 
-/* The lock's file descriptor; negative where it cannot be had: another process may have been stopped with it. */
-static int lock_file(const struct hk_tunings *t) {
-    char name[sizeof t->path + 8];
-    snprintf(name, sizeof name, "%s.lock", t->path);
-    const int fd = open(name, O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-    for (int i = 0; fd >= 0 && i < LOCK_TRIES; i++) {
-        if (flock(fd, LOCK_EX | LOCK_NB) == 0) return fd;
-        nanosleep(&(struct timespec){.tv_nsec = 10000000}, NULL);
-    }
-    if (fd >= 0) close(fd);
-    return -1;
-}
-
 static hk_status write_file(const struct hk_tunings *t) {
     char *text = make_text(t);
     if (!text) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
@@ -179,22 +166,22 @@ static hk_status write_file(const struct hk_tunings *t) {
     return status;
 }
 
-static void save(struct hk_tunings *t) {
-    if (!t->changed || !t->path[0]) return;
-    const int lock = lock_file(t);
-    if (lock < 0) {
-        hk_remark(HK_LOG_WARNING, "tuning: %s.lock cannot be locked: what was measured is not kept", t->path);
-        return;
-    }
+static hk_status save(struct hk_tunings *t) {
+    if (!t->changed) return HK_OK;
+    if (!t->path[0]) return hk_fail(HK_ERROR_IO, "tuning: there is no place to keep what was measured");
+    char name[sizeof t->path + 8];
+    snprintf(name, sizeof name, "%s.lock", t->path);
+    const int lock = hk_file_lock(name, O_RDWR | O_CREAT, LOCK_TRIES); /* one who has it may have been stopped */
+    if (lock < 0) return hk_fail(HK_ERROR_IO, "tuning: %s cannot be locked: %s", name, strerror(errno));
     const enum found found = load(t);
+    hk_status status;
     if (t->given && (found == FOREIGN || found == DAMAGED))
-        hk_remark(HK_LOG_WARNING, "tuning: %s is %s and is left alone: what was measured is not kept", t->path,
-                  found == FOREIGN ? "of another device" : "damaged or no file of tunings");
-    else if (write_file(t))
-        hk_remark(HK_LOG_WARNING, "tuning: what was measured is not kept: %s", hk_error_message());
-    else
-        t->changed = false;
+        status = hk_fail(HK_ERROR_FORMAT, "tuning: %s is %s and is left alone", t->path,
+                         found == FOREIGN ? "of another device" : "damaged or no file of tunings");
+    else status = write_file(t);
+    t->changed = status != HK_OK;
     close(lock);
+    return status;
 }
 
 /* ---- What devices and backends call ---- */
@@ -235,7 +222,8 @@ struct hk_tunings *hk_tunings_open(const struct hk_device_params *params, const 
 
 void hk_tunings_close(struct hk_tunings *t) {
     if (!t) return;
-    save(t);
+    if (t->path[0] && save(t) && !t->told)
+        hk_remark(HK_LOG_WARNING, "what was measured is not kept: %s", hk_error_message());
     pthread_mutex_destroy(&t->mutex);
     free(t->items);
     free(t);
@@ -263,10 +251,12 @@ void hk_tunings_add(struct hk_tunings *t, const struct hk_tuning *tuning, bool r
     pthread_mutex_unlock(&t->mutex);
 }
 
-void hk_tunings_save(struct hk_tunings *t) {
+hk_status hk_tunings_save(struct hk_tunings *t, bool told) {
     pthread_mutex_lock(&t->mutex);
-    save(t);
+    const hk_status status = save(t);
+    t->told = t->told || told;
     pthread_mutex_unlock(&t->mutex);
+    return status;
 }
 
 int hk_tunings_copy(struct hk_tunings *t, struct hk_tuning *out, int capacity) {

@@ -18,8 +18,9 @@ bool hk_tunings_empty(struct hk_tunings *tunings);
 /* Adds an entry. What is measured already stays, unless it is to be replaced. */
 void hk_tunings_add(struct hk_tunings *tunings, const struct hk_tuning *tuning, bool replace);
 
-/* Puts what was measured since the last time in the file, with what other processes put there. Failing is a warning. */
-void hk_tunings_save(struct hk_tunings *tunings);
+/* Puts what was measured since the last time in the file, with what other processes put there. What cannot be kept is tried
+   again when the tunings are closed, which warns unless the user has been told. */
+hk_status hk_tunings_save(struct hk_tunings *tunings, bool told);
 
 int hk_tunings_copy(struct hk_tunings *tunings, struct hk_tuning *out, int capacity);
 

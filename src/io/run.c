@@ -73,6 +73,32 @@ static bool is_of_step(const struct path *path, int64_t step) {
     return step_of_path(path, &found) == HK_OK && found == step;
 }
 
+/* ---- Locking ---- */
+
+struct hk_run_lock {
+    int fd; /* of the folder */
+};
+
+struct hk_run_lock *hk_run_lock(const char *folder) {
+    if (!folder || !*folder) return hk_fail(HK_ERROR_INVALID, "run: no folder given"), NULL;
+    if (hk_folder_make(folder)) return NULL;
+    const int fd = hk_file_lock(folder, O_RDONLY | O_DIRECTORY, 1);
+    if (fd < 0 && errno == EWOULDBLOCK)
+        return hk_fail(HK_ERROR_INVALID, "another process is training in %s", folder), NULL;
+    struct hk_run_lock *lock = malloc(sizeof *lock);
+    if (lock) lock->fd = fd;
+    else hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
+    if (!lock && fd >= 0) close(fd);
+    return lock;
+}
+
+void hk_run_unlock(struct hk_run_lock **lock) {
+    if (!lock || !*lock) return;
+    if ((*lock)->fd >= 0) close((*lock)->fd);
+    free(*lock);
+    *lock = NULL;
+}
+
 /* ---- Saving ---- */
 
 static void remove_next(const char *folder) {

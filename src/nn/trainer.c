@@ -86,7 +86,7 @@ static hk_status make_model(struct hk_trainer *t, struct hk_device *device) {
     if (!status) status = hk_params_allocate(t->model, t->how.seed);
     if (!status) status = hk_params_set_precision(t->model, t->how.precision);
     if (status) return status;
-    if (t->how.precision == HK_F16 && t->how.optimizer.loss_scale == 0) t->how.optimizer.loss_scale = 65536;
+    if (t->how.precision == HK_F16 && t->how.optimizer.loss_scale == 0) t->how.optimizer.loss_scale = HK_LOSS_SCALE;
     t->optimizer = hk_optimizer_create(t->model, &t->how.optimizer);
     return t->optimizer ? HK_OK : hk_error_status();
 }

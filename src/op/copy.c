@@ -83,8 +83,6 @@ CPU_DECLARE(copy);
 CPU_DECLARE(cast);
 CPU_DECLARE_CHUNK(cast);
 
-static bool is_float(enum hk_dtype dtype) { return dtype == HK_F32 || dtype == HK_F16 || dtype == HK_BF16; }
-
 static bool infer_copy(struct hk_call *call) {
     const struct hk_value *x = call->inputs[0];
     hk_infer_output(call, 0, x->dtype, x->rank, x->shape);
@@ -105,7 +103,7 @@ static bool infer_cast(struct hk_call *call) {
 /* Nothing goes back through integers. */
 static void backward_cast(struct hk_backward *b) {
     const enum hk_dtype from = b->call->inputs[0]->dtype;
-    if (is_float(from) && is_float(b->call->outputs[0]->dtype)) b->results[0] = hk_cast(b->grads[0], from);
+    if (hk_is_float(from) && hk_is_float(b->call->outputs[0]->dtype)) b->results[0] = hk_cast(b->grads[0], from);
 }
 
 static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {

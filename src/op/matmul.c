@@ -226,12 +226,9 @@ static struct hk_value *product(struct hk_value *a, struct hk_value *b, struct h
     return bias ? hk_broadcast_to(bias, shape) : hk_fill(a->graph, HK_F32, shape, 0.0);
 }
 
-static bool is_float(const struct hk_value *x) {
-    return x->dtype == HK_F32 || x->dtype == HK_F16 || x->dtype == HK_BF16;
-}
-
 static bool check_dtypes(const char *op, struct hk_value *a, struct hk_value *b, struct hk_graph *graph) {
-    if (is_float(a) && is_float(b) && (a->dtype == b->dtype || a->dtype == HK_F32 || b->dtype == HK_F32)) return true;
+    const bool agree = a->dtype == b->dtype || a->dtype == HK_F32 || b->dtype == HK_F32;
+    if (agree && hk_is_float(a->dtype) && hk_is_float(b->dtype)) return true;
     hk_graph_fail(graph, HK_ERROR_INVALID,
                   "%s: operands must be f32, f16 or bf16, and the same or one of them f32, not %s and %s (hk_cast "
                   "converts)", op, hk_dtype_name(a->dtype), hk_dtype_name(b->dtype));
@@ -302,7 +299,7 @@ static struct hk_value *linear(struct hk_value *x, struct hk_value *weight, stru
     struct hk_graph *graph = hk_graph_of((struct hk_value *[]){x, weight, bias}, bias ? 3 : 2);
     if (!graph) return NULL;
     if (!check_dtypes("linear", x, weight, graph)) return NULL;
-    if (bias && !is_float(bias))
+    if (bias && !hk_is_float(bias->dtype))
         return hk_graph_fail(graph, HK_ERROR_INVALID, "linear: bias must be f32, f16 or bf16, not %s (hk_cast converts)",
                              hk_dtype_name(bias->dtype));
     if (x->rank < 1 || weight->rank != 2)

@@ -213,7 +213,7 @@ hk_status vk_tune(struct vk_device *device, const struct hk_plan *plan) {
     vk_launches_free(&launches);
     for (int i = 0; i < collector.count && status != HK_ERROR_DEVICE_LOST; i++)
         status = tune_work(device, &collector.items[i], begin + seconds);
-    if (collector.count) hk_tunings_save(device->base.tunings);
+    if (collector.count) hk_tunings_save(device->base.tunings, false);
     free(collector.items);
     pthread_mutex_lock(&device->mutex);
     device->tuning_seconds -= device->clock() - begin;
