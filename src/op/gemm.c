@@ -105,7 +105,7 @@ static inline __attribute__((always_inline)) void tile(int rows, int vectors, in
     vf sum[GEMM_ROWS][2];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
-        __builtin_prefetch(out->c + i * out->c_row, 1);
+        for (int j = 0; j < vectors; j++) __builtin_prefetch(out->c + i * out->c_row + j * VW, 1);
         sum[i][0] = sum[i][1] = (vf){0};
     }
     for (int64_t p = 0; p < k; p++) {
@@ -182,14 +182,20 @@ void gemm_tile(int rows, int64_t width, int64_t k, const float *a, const float *
 
 /* ---- The blocked product ---- */
 
-/* B's columns [0, width) at depth [first, first + depth), strip after strip. */
+/* Where vectors lie side by side they are packed a few at a time for all strips: memory is read as it lies, in whole cache
+   lines, which strips of their own would share with their neighbours. */
+static int64_t piece(int64_t stride, int64_t depth) { return stride == 1 ? 8 : depth; }
+
+/* B's columns [column, column + width) at depth [first, first + depth), strip after strip. */
 static void pack_b(const struct gemm *g, float *packed, int64_t column, int64_t width, int64_t first, int64_t depth) {
-    for (int64_t j = 0; j < width; j += GEMM_COLUMNS) {
-        const int64_t strip = HK_MIN(width - j, GEMM_COLUMNS);
-        pack_any(packed + j * depth, gemm_vectors(strip) * VW,
-                 gemm_at(g->b, g->b_type, (column + j) * g->b_column + first * g->b_row), g->b_type, strip, depth,
-                 g->b_column, g->b_row);
-    }
+    const int64_t step = piece(g->b_column, depth);
+    for (int64_t p = 0; p < depth; p += step)
+        for (int64_t j = 0; j < width; j += GEMM_COLUMNS) {
+            const int64_t strip = HK_MIN(width - j, GEMM_COLUMNS), pitch = gemm_vectors(strip) * VW;
+            pack_any(packed + j * depth + p * pitch, pitch,
+                     gemm_at(g->b, g->b_type, (column + j) * g->b_column + (first + p) * g->b_row), g->b_type, strip,
+                     HK_MIN(depth - p, step), g->b_column, g->b_row);
+        }
 }
 
 /* A's rows in strips of about equal height, so that no small strip remains. */
@@ -198,11 +204,10 @@ struct strips {
 };
 static int64_t first_row(const struct strips *s, int64_t strip) { return strip * s->m / s->count; }
 
-/* Strips [from, to) at depth [first, first + depth). Where A's columns are dense, a few rows of A^T at a time: each is
-   read in whole cache lines, which strips of their own would share with their neighbours. */
+/* Strips [from, to) at depth [first, first + depth). */
 static void pack_a(const struct gemm *g, float *packed, const struct strips *strips, int64_t from, int64_t to,
                    int64_t first, int64_t depth) {
-    const int64_t step = g->a_row == 1 ? 8 : depth;
+    const int64_t step = piece(g->a_row, depth);
     for (int64_t p = 0; p < depth; p += step)
         for (int64_t s = from; s < to; s++) {
             const int64_t row = first_row(strips, s), rows = first_row(strips, s + 1) - row;
