@@ -6,12 +6,12 @@
 /* Blocks of the product: B is packed WIDTH columns wide and PANEL deep, for the second cache or the third, and meets
    one strip of A (ROWS x PANEL) after the other, in parts of DEPTH, of which A's stays in the first cache and C's in
    the second. STEP: what is packed is a multiple of it deep. */
-enum { COLUMNS = 32, STEP = 32, DEPTH = 384, PANEL = 3 * DEPTH, WIDTH = 384 };
+enum { COLUMNS = 32, STEP = 32 };
 #if defined(__AMX_BF16__)
-enum { ROWS = 32 };
+enum { ROWS = 32, DEPTH = 384, PANEL = 3 * DEPTH, WIDTH = 384 };
 #define PACKED_ROWS(rows) ROWS
 #else
-enum { ROWS = 14 };
+enum { ROWS = 14, DEPTH = 768, PANEL = DEPTH, WIDTH = 2048 };
 #define PACKED_ROWS(rows) (rows)
 #endif
 _Static_assert(((WIDTH + ROWS) * (PANEL / 2) + VW) * sizeof(uint32_t) <= CPU_WORKSPACE_BYTES, "workspace");

@@ -8,6 +8,7 @@ what was allocated).
 """
 import argparse
 import json
+import os
 import resource
 import time
 
@@ -132,6 +133,7 @@ def main():
     parser.add_argument("--batch", type=int, default=0)
     parser.add_argument("--length", type=int, default=0)
     options = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))  # it finds one where there is no /sys
     torch.manual_seed(0)
     for dtype in options.dtypes.split(","):
         for name in options.models.split(","):
