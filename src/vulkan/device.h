@@ -127,6 +127,7 @@ struct vk_device {
     struct hk_limits limits;
     uint32_t binding_align; /* minStorageBufferOffsetAlignment */
     bool captures_statistics; /* of pipelines: VK_KHR_pipeline_executable_properties is enabled */
+    bool captures_code;       /* and their assembly, which is for the driver lab to ask for */
     double flops_rate, bytes_rate, submission_seconds; /* what a submission is estimated and bounded by */
     pthread_mutex_t mutex;
     struct hk_stats stats;

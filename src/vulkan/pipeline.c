@@ -111,7 +111,8 @@ static VkResult make_pipeline(struct vk_device *device, struct vk_pipeline *p) {
                   .module = module,
                   .pName = "main",
                   .pSpecializationInfo = &spec},
-        .flags = device->captures_statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0,
+        .flags = (device->captures_statistics ? VK_PIPELINE_CREATE_CAPTURE_STATISTICS_BIT_KHR : 0u) |
+                 (device->captures_code ? VK_PIPELINE_CREATE_CAPTURE_INTERNAL_REPRESENTATIONS_BIT_KHR : 0u),
         .layout = device->pipelines.layouts[p->n_bindings]};
     /* what a cache holds may have been made without statistics */
     const VkPipelineCache cache = device->captures_statistics ? VK_NULL_HANDLE : device->pipelines.cache;

@@ -87,6 +87,13 @@ static void check_reached(struct lab *lab) {
 
 /* ---- Every pipeline is fit for the device ---- */
 
+enum { LEAST_LOOP = 75 }; /* per cent of multiply-adds in the loop of a product of f32 by large tiles */
+
+/* By its specialization constants: dtypes, and what is made of c at once. */
+static bool is_large_product(const struct lab_pipeline *p) {
+    return !strcmp(p->shader->name, "matmul") && !p->spec[5] && !p->spec[6] && p->spec[7] >= 64 && p->spec[8] >= 64;
+}
+
 /* Subgroups that a processor holds at once, per unit of the driver's occupancy. Of kernels with barriers it should hold two
    workgroups, so that one computes while the other waits. */
 static const struct {
@@ -100,7 +107,7 @@ static const struct {
 };
 
 static double resident_invocations(const struct lab *lab, const struct lab_pipeline *p) {
-    const double occupancy = p->statistics.value[VK_STATISTIC_OCCUPANCY];
+    const double occupancy = p->number[VK_STATISTIC_OCCUPANCY];
     for (size_t i = 0; i < HK_LENGTH(occupancies) && occupancy >= 0; i++)
         if (occupancies[i].driver == (int)lab->physical.properties12.driverID)
             return occupancy * occupancies[i].subgroups * lab->physical.properties13.minSubgroupSize;
@@ -147,12 +154,13 @@ static void print_shortfalls(struct lab *lab) {
 }
 
 static void check_pipeline(struct lab *lab, const struct lab_pipeline *p) {
-    const double *value = p->statistics.value;
+    const double *value = p->number;
     if (value[VK_STATISTIC_SPILLS] > 0) fall_short(lab, p, "spills", value[VK_STATISTIC_SPILLS]);
     if (value[VK_STATISTIC_SCRATCH] > 0) fall_short(lab, p, "scratch", value[VK_STATISTIC_SCRATCH]);
     if (value[VK_STATISTIC_SHARED] > lab->limits.shared_memory)
         fall_short(lab, p, "shared memory", value[VK_STATISTIC_SHARED]);
     if (resident_invocations(lab, p) < 2.0 * p->spec[0]) fall_short(lab, p, "occupancy", value[VK_STATISTIC_OCCUPANCY]);
+    if (is_large_product(p) && value[LAB_LOOP] >= 0 && value[LAB_LOOP] < LEAST_LOOP) fall_short(lab, p, "loop", value[LAB_LOOP]);
     if (!lab->info.software && value[VK_STATISTIC_INSTRUCTIONS] <= 0)
         lab_fail(lab, "%s (%s): the driver says nothing of it", p->shader->name, lab_spec(p));
 }

@@ -28,17 +28,17 @@ static struct rows sorted(const cJSON *device) {
 }
 
 /* Of most numbers more is worse. Negative: not known. */
-static bool is_worse(int statistic, double before, double after) {
+static bool is_worse(int number, double before, double after) {
     if (before < 0 || after < 0) return false;
-    return statistic == VK_STATISTIC_OCCUPANCY ? after * 1.1 < before : after > before * 1.1;
+    return number == VK_STATISTIC_OCCUPANCY || number == LAB_LOOP ? after * 1.1 < before : after > before * 1.1;
 }
 
 static int compare_numbers(const char *device, const cJSON *old, const cJSON *now) {
     const cJSON *a = old->child->next->next, *b = now->child->next->next;
     int worse = 0;
-    for (int i = 0; i < VK_STATISTICS && a && b; i++, a = a->next, b = b->next) {
+    for (int i = 0; i < LAB_NUMBERS && a && b; i++, a = a->next, b = b->next) {
         if (!is_worse(i, a->valuedouble, b->valuedouble)) continue;
-        printf("worse: %s: %s (%s): %s %g, was %g\n", device, shader_of(now), spec_of(now), vk_statistic_names[i],
+        printf("worse: %s: %s (%s): %s %g, was %g\n", device, shader_of(now), spec_of(now), lab_number_name(i),
                b->valuedouble, a->valuedouble);
         worse++;
     }

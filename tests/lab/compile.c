@@ -1,6 +1,7 @@
 /* Reaching every pipeline that the library would make on a device: by compiling programs of all kinds there. */
 #include "case_run.h"
 #include "lab.h"
+#include "lab/loop.h"
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,8 +22,10 @@ static const struct {
 static const char *const models[] = {"gpt-tiny", "gpt-char", "gpt2-124m", "llama-2", "llama-12"};
 
 struct hk_device *lab_open(bool validate) {
-    return hk_device_open(
+    struct hk_device *device = hk_device_open(
         &(struct hk_device_params){.name = "vulkan", .cache_dir = "", .profile = true, .validate = validate});
+    if (device) vk_device_of(device)->captures_code = vk_device_of(device)->captures_statistics;
+    return device;
 }
 
 /* ---- What a device has made ---- */
@@ -38,12 +41,32 @@ static int compare(const void *a, const void *b) {
     return 0;
 }
 
-static void add(struct lab *lab, const struct vk_pipeline *p) {
+/* The last of the driver's representations is what the device runs. */
+static double read_loop(struct vk_device *device, VkPipeline pipeline) {
+    const VkPipelineExecutableInfoKHR which = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = pipeline};
+    VkPipelineExecutableInternalRepresentationKHR list[32] = {{0}}, *last;
+    uint32_t count = HK_LENGTH(list);
+    double share = -1;
+    for (uint32_t i = 0; i < count; i++) list[i].sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INTERNAL_REPRESENTATION_KHR;
+    if (!device->captures_code) return -1;
+    if (device->vk.vkGetPipelineExecutableInternalRepresentationsKHR(device->handle, &which, &count, list)) return -1;
+    if (!count || !list[count - 1].isText) return -1;
+    for (uint32_t i = 0; i < count; i++)
+        if (!(list[i].pData = calloc(1, list[i].dataSize + 1))) abort();
+    last = &list[count - 1];
+    if (!device->vk.vkGetPipelineExecutableInternalRepresentationsKHR(device->handle, &which, &count, list))
+        share = lab_loop_share(last->pData);
+    for (uint32_t i = 0; i < count; i++) free(list[i].pData);
+    return share;
+}
+
+static void add(struct lab *lab, struct vk_device *device, const struct vk_pipeline *p) {
     if (!hk_grow(&lab->pipelines, &lab->capacity, lab->n_pipelines + 1, sizeof *lab->pipelines)) abort();
     struct lab_pipeline *row = &lab->pipelines[lab->n_pipelines++];
     *row = (struct lab_pipeline){
-        .shader = p->shader, .n_spec = p->n_spec, .n_bindings = p->n_bindings, .subgroup_size = p->subgroup_size,
-        .statistics = p->statistics};
+        .shader = p->shader, .n_spec = p->n_spec, .n_bindings = p->n_bindings, .subgroup_size = p->subgroup_size};
+    memcpy(row->number, p->statistics.value, sizeof p->statistics.value);
+    row->number[LAB_LOOP] = read_loop(device, p->handle);
     memcpy(row->spec, p->spec, sizeof row->spec);
 }
 
@@ -52,11 +75,11 @@ static bool is_built_in(const struct vk_shader *shader) {
     return shader >= vk_shaders && shader < vk_shaders + vk_shaders_count;
 }
 
-static void collect(struct lab *lab, const struct hk_device *device) {
-    const struct vk_pipelines *all = &((const struct vk_device *)device)->pipelines;
+static void collect(struct lab *lab, struct hk_device *device) {
+    const struct vk_pipelines *all = &vk_device_of(device)->pipelines;
     for (int i = 0; i < VK_PIPELINE_BUCKETS; i++)
         for (const struct vk_pipeline *p = all->buckets[i]; p; p = p->next)
-            if (p->handle && is_built_in(p->shader)) add(lab, p);
+            if (p->handle && is_built_in(p->shader)) add(lab, vk_device_of(device), p);
 }
 
 /* Sorts, and drops what both devices have made. */

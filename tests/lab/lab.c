@@ -17,6 +17,8 @@ void lab_fail(struct lab *lab, const char *format, ...) {
     lab->failures++;
 }
 
+const char *lab_number_name(int number) { return number == LAB_LOOP ? "loop" : vk_statistic_names[number]; }
+
 const char *lab_spec(const struct lab_pipeline *p) {
     static char text[16 * HK_MAX_SPEC];
     size_t length = 0;

@@ -7,13 +7,17 @@
 #include <hekla/hekla.h>
 #include <stdio.h>
 
+/* What is told of a pipeline: enum vk_statistic, and the share of multiply-adds in its hot loop (loop.h). */
+enum { LAB_LOOP = VK_STATISTICS, LAB_NUMBERS };
+const char *lab_number_name(int number);
+
 /* One pipeline as a device has it. */
 struct lab_pipeline {
     const struct vk_shader *shader;
     uint32_t spec[HK_MAX_SPEC];
     int n_spec, n_bindings;
     uint32_t subgroup_size; /* 0: any */
-    struct vk_statistics statistics;
+    double number[LAB_NUMBERS]; /* negative: not known */
 };
 
 /* Training steps of a model on a device; per step, but for barriers: of the program. */

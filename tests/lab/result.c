@@ -7,7 +7,8 @@ static void add_pipeline(cJSON *list, const struct lab_pipeline *p) {
     cJSON *row = cJSON_CreateArray();
     cJSON_AddItemToArray(row, cJSON_CreateString(p->shader->name));
     cJSON_AddItemToArray(row, cJSON_CreateString(lab_spec(p)));
-    for (int i = 0; i < VK_STATISTICS; i++) cJSON_AddItemToArray(row, cJSON_CreateNumber(p->statistics.value[i]));
+    for (int i = 0; i < LAB_NUMBERS; i++)
+        cJSON_AddItemToArray(row, cJSON_CreateNumber(i == LAB_LOOP ? floor(p->number[i] * 10 + 0.5) / 10 : p->number[i]));
     cJSON_AddItemToArray(list, row);
 }
 

@@ -13,6 +13,8 @@ static const char introduction[] =
     "- latency: cycles (RADV), cycles of waiting (Turnip)\n"
     "- cycles: busy cycles of one subgroup (RADV: inverse throughput), of instructions whose time is fixed (NVK), of the ALU\n"
     "  (Honeykrisp). None of them knows how often a loop turns.\n"
+    "- loop: multiply-adds, of matrices also, among the instructions of the loop that has most of them, in per cent, by the\n"
+    "  driver's assembly (tests/lab/loop.h states the rule); -: there is no such loop, or Honeykrisp, which shows none\n"
     "- host time: of the processor, the library and the driver together, for a whole step from its tokens to its loss. The\n"
     "  kernel's share is missing, since it is not asked. It is the time that was measured when the report was made, and stays\n"
     "  where a later run takes between half and twice of it.\n\n";
@@ -44,23 +46,24 @@ static void write_steps(FILE *file, const cJSON *devices) {
 struct worst {
     const char *shader;
     int count;
-    double value[VK_STATISTICS];
+    double value[LAB_NUMBERS];
 };
 
 static void add_row(struct worst *w, const cJSON *row) {
     const cJSON *number = row->child->next->next;
-    for (int i = 0; i < VK_STATISTICS && number; i++, number = number->next) {
-        const double x = number->valuedouble;
-        const bool worse = i == VK_STATISTIC_OCCUPANCY ? x < w->value[i] : x > w->value[i];
-        if (!w->count || worse) w->value[i] = x;
+    for (int i = 0; i < LAB_NUMBERS; i++) {
+        const double x = number ? number->valuedouble : -1;
+        const bool least = i == VK_STATISTIC_OCCUPANCY || (i == LAB_LOOP && x >= 0 && w->value[i] >= 0);
+        if (!w->count || (least ? x < w->value[i] : x > w->value[i])) w->value[i] = x;
+        if (number) number = number->next;
     }
     w->count++;
 }
 
 static void write_row(FILE *file, const struct worst *w) {
     fprintf(file, "| %s | %d |", w->shader, w->count);
-    for (int i = 0; i < VK_STATISTICS; i++) {
-        if (w->value[i] < 0) fprintf(file, " |");
+    for (int i = 0; i < LAB_NUMBERS; i++) {
+        if (w->value[i] < 0) fprintf(file, i == LAB_LOOP ? " - |" : " |");
         else fprintf(file, " %.0f |", w->value[i]);
     }
     fprintf(file, "\n");
@@ -71,7 +74,7 @@ static void write_shaders(FILE *file, const cJSON *device) {
     struct worst worst = {0};
     fprintf(file, "\n## %s: %s, %s\n\n", text_of(device, "device"), text_of(device, "name"), text_of(device, "driver"));
     fprintf(file, "| shader | pipelines | registers | scalar | spills | scratch | shared | instructions | occupancy | "
-                  "latency | cycles |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
+                  "latency | cycles | loop |\n|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|\n");
     cJSON_ArrayForEach(row, pipelines) {
         const char *shader = cJSON_GetStringValue(row->child);
         if (worst.count && strcmp(worst.shader, shader)) {
