@@ -8,23 +8,19 @@
 
 layout(constant_id = 3) const bool POSITION = false;
 
-READ_FLOATS(0, q);
-READ_FLOATS(1, k);
-READ_FLOATS(2, v);
+OPERAND(0, q)
+OPERAND(1, k)
+OPERAND(2, v)
 INTS(3, position);
-FLOATS(4, y);
+RESULT(4, y)
 FLOATS(5, lse);
 
 shared vec4 stage_q[CHUNK * PITCH];
 shared float stage_k[CHUNK * (COLUMNS + 1)];
 shared float stage_v[SLICE * ELEMENTS * 16];
-shared vec4 scores[COLUMNS * PITCH];  // [key, query]
 shared vec4 partial[16 * PITCH];      // [x, query]
 
-uint head, batch;
-uint address_q(uint t) { return p.base[0] + q_at(batch, head, t); }
-uint address_k(uint s) { return p.base[1] + k_at(batch, head, s); }
-uint address_v(uint s) { return p.base[2] + v_at(batch, head, s); }
+uint row_of(uint t) { return out_at(4, batch, head, t); }
 
 void main() {
     if (group() >= p.groups) return;
@@ -42,8 +38,8 @@ void main() {
     for (uint s0 = 0; s0 < end; s0 += COLUMNS) {
         vec4 score[2] = {vec4(0), vec4(0)};
         for (uint d0 = 0; d0 < D; d0 += CHUNK) {
-            STAGE_ROWS(stage_q, q, address_q, t0, p.queries, d0)
-            STAGE_COLUMNS(stage_k, k, address_k, s0, end, d0)
+            STAGE_ROWS(stage_q, q, t0, p.queries, d0)
+            STAGE_COLUMNS(stage_k, k, s0, end, d0)
             barrier();
             [[unroll]] for (uint d = 0; d < CHUNK; d++) {
                 const vec4 x = stage_q[d * PITCH + ty];
@@ -72,9 +68,9 @@ void main() {
         }
         [[unroll]] for (uint i = 0; i < ELEMENTS; i++) sum[i] *= factor;
         for (uint c0 = 0; c0 < COLUMNS && s0 + c0 < end; c0 += SLICE) {
-            STAGE_SLICE(stage_v, v, address_v, (s0 + c0), end)
+            STAGE_SLICE(stage_v, v, (s0 + c0), end)
             barrier();
-            ADD_SLICE(sum, scores, stage_v, c0)
+            ADD_SLICE(sum, stage_v, c0)
             barrier();
         }
     }
@@ -83,11 +79,9 @@ void main() {
     barrier();
     total = vec4(0);
     for (uint i = 0; i < 16; i++) total += partial[i * PITCH + ty];
-    for (uint r = 0; r < 4 && t + r < p.queries; r++) {
-        const float inverse = total[r] != 0 ? 1.0 / total[r] : 0.0; // a query that sees no key: 0
-        const uint to = p.base[4] + out_at(batch, head, t + r);
-        [[unroll]] for (uint i = 0; i < ELEMENTS; i++)
-            if (tx + i * 16 < D) y[to + tx + i * 16] = sum[i][r] * inverse;
-        if (tx == 0) lse[p.base[5] + lse_at(batch, head, t + r)] = total[r] != 0 ? most[r] + log(total[r]) : 0.0;
-    }
+    const vec4 inverse = mix(vec4(0), 1.0 / total, notEqual(total, vec4(0))); // a query that sees no key: 0
+    [[unroll]] for (uint i = 0; i < ELEMENTS; i++) sum[i] *= inverse;
+    STORE_TILE(y, sum, t0, p.queries, row_of)
+    for (uint r = 0; r < 4 && t + r < p.queries && tx == 0; r++)
+        lse[p.base[5] + lse_at(batch, head, t + r)] = total[r] != 0 ? most[r] + log(total[r]) : 0.0;
 }

@@ -7,25 +7,25 @@
 #include "attention.glsl"
 #include "attention_tile.glsl"
 
-READ_FLOATS(0, q);
-READ_FLOATS(1, k);
-READ_FLOATS(2, v);
-READ_FLOATS(3, g);
+OPERAND(0, q)
+OPERAND(1, k)
+OPERAND(2, v)
+OPERAND(3, g)
 READ_FLOATS(4, lse);
 READ_FLOATS(5, delta);
-FLOATS(6, dk);
-FLOATS(7, dv);
+RESULT(6, dk)
+RESULT(7, dv)
 
 shared vec4 stage_k[CHUNK * PITCH], stage_v[CHUNK * PITCH];
 shared float stage_q[CHUNK * (COLUMNS + 1)], stage_g[CHUNK * (COLUMNS + 1)];
 shared float slice[SLICE * ELEMENTS * 16];
-shared vec4 scores[COLUMNS * PITCH]; // p, then ds [query, key]
 
-uint head, batch;
-uint address_q(uint t) { return p.base[0] + q_at(batch, head, t); }
-uint address_k(uint s) { return p.base[1] + k_at(batch, head, s); }
-uint address_v(uint s) { return p.base[2] + v_at(batch, head, s); }
-uint address_g(uint t) { return p.base[3] + g_at(batch, head, t); }
+uint row_of(uint binding, uint s) {
+    const uint kv_heads = p.heads / p.shared_by;
+    return first_of(binding) + ((batch * p.keys + s) * kv_heads + head / p.shared_by) * D;
+}
+uint row_of_dk(uint s) { return row_of(6, s); }
+uint row_of_dv(uint s) { return row_of(7, s); }
 
 void main() {
     if (group() >= p.groups) return;
@@ -42,10 +42,10 @@ void main() {
         for (uint t0 = first_to_see(s0) / COLUMNS * COLUMNS; t0 < p.queries; t0 += COLUMNS) {
             vec4 score[2] = {vec4(0), vec4(0)}, ds[2] = {vec4(0), vec4(0)};
             for (uint d0 = 0; d0 < D; d0 += CHUNK) {
-                STAGE_ROWS(stage_k, k, address_k, s0, p.keys, d0)
-                STAGE_ROWS(stage_v, v, address_v, s0, p.keys, d0)
-                STAGE_COLUMNS(stage_q, q, address_q, t0, p.queries, d0)
-                STAGE_COLUMNS(stage_g, g, address_g, t0, p.queries, d0)
+                STAGE_ROWS(stage_k, k, s0, p.keys, d0)
+                STAGE_ROWS(stage_v, v, s0, p.keys, d0)
+                STAGE_COLUMNS(stage_q, q, t0, p.queries, d0)
+                STAGE_COLUMNS(stage_g, g, t0, p.queries, d0)
                 barrier();
                 [[unroll]] for (uint d = 0; d < CHUNK; d++)
                     [[unroll]] for (uint i = 0; i < 2; i++) {
@@ -64,27 +64,20 @@ void main() {
                 scores[(tx + i * 16) * PITCH + ty] = score[i];
             }
             for (uint c0 = 0; c0 < COLUMNS && t0 + c0 < p.queries; c0 += SLICE) {
-                STAGE_SLICE(slice, g, address_g, (t0 + c0), p.queries)
+                STAGE_SLICE(slice, g, (t0 + c0), p.queries)
                 barrier();
-                ADD_SLICE(sum_v, scores, slice, c0)
+                ADD_SLICE(sum_v, slice, c0)
                 barrier();
             }
             for (uint i = 0; i < 2; i++) scores[(tx + i * 16) * PITCH + ty] = ds[i];
             for (uint c0 = 0; c0 < COLUMNS && t0 + c0 < p.queries; c0 += SLICE) {
-                STAGE_SLICE(slice, q, address_q, (t0 + c0), p.queries)
+                STAGE_SLICE(slice, q, (t0 + c0), p.queries)
                 barrier();
-                ADD_SLICE(sum_k, scores, slice, c0)
+                ADD_SLICE(sum_k, slice, c0)
                 barrier();
             }
         }
     }
-    for (uint r = 0; r < 4 && s + r < p.keys; r++) {
-        const uint to = ((batch * p.keys + s + r) * kv_heads + kv_head) * D;
-        [[unroll]] for (uint i = 0; i < ELEMENTS; i++) {
-            const uint d = first_element + tx + i * 16;
-            if (d >= D) continue;
-            dk[p.base[6] + to + d] = sum_k[i][r];
-            dv[p.base[7] + to + d] = sum_v[i][r];
-        }
-    }
+    STORE_TILE(dk, sum_k, s0, p.keys, row_of_dk)
+    STORE_TILE(dv, sum_v, s0, p.keys, row_of_dv)
 }

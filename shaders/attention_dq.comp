@@ -7,24 +7,19 @@
 #include "attention.glsl"
 #include "attention_tile.glsl"
 
-READ_FLOATS(0, q);
-READ_FLOATS(1, k);
-READ_FLOATS(2, v);
-READ_FLOATS(3, g);
+OPERAND(0, q)
+OPERAND(1, k)
+OPERAND(2, v)
+OPERAND(3, g)
 READ_FLOATS(4, lse);
 READ_FLOATS(5, delta);
-FLOATS(6, dq);
+RESULT(6, dq)
 
 shared vec4 stage_q[CHUNK * PITCH], stage_g[CHUNK * PITCH];
 shared float stage_k[CHUNK * (COLUMNS + 1)], stage_v[CHUNK * (COLUMNS + 1)];
 shared float slice_k[SLICE * ELEMENTS * 16];
-shared vec4 scores[COLUMNS * PITCH]; // ds [key, query]
 
-uint head, batch;
-uint address_q(uint t) { return p.base[0] + q_at(batch, head, t); }
-uint address_k(uint s) { return p.base[1] + k_at(batch, head, s); }
-uint address_v(uint s) { return p.base[2] + v_at(batch, head, s); }
-uint address_g(uint t) { return p.base[3] + g_at(batch, head, t); }
+uint row_of(uint t) { return out_at(6, batch, head, t); }
 
 void main() {
     if (group() >= p.groups) return;
@@ -47,10 +42,10 @@ void main() {
     for (uint s0 = 0; s0 < end; s0 += COLUMNS) {
         vec4 score[2] = {vec4(0), vec4(0)}, dp[2] = {vec4(0), vec4(0)};
         for (uint d0 = 0; d0 < D; d0 += CHUNK) {
-            STAGE_ROWS(stage_q, q, address_q, t0, p.queries, d0)
-            STAGE_ROWS(stage_g, g, address_g, t0, p.queries, d0)
-            STAGE_COLUMNS(stage_k, k, address_k, s0, end, d0)
-            STAGE_COLUMNS(stage_v, v, address_v, s0, end, d0)
+            STAGE_ROWS(stage_q, q, t0, p.queries, d0)
+            STAGE_ROWS(stage_g, g, t0, p.queries, d0)
+            STAGE_COLUMNS(stage_k, k, s0, end, d0)
+            STAGE_COLUMNS(stage_v, v, s0, end, d0)
             barrier();
             [[unroll]] for (uint d = 0; d < CHUNK; d++)
                 [[unroll]] for (uint i = 0; i < 2; i++) {
@@ -65,15 +60,11 @@ void main() {
             scores[(tx + i * 16) * PITCH + ty] = mix(vec4(0), ds, lessThan(uvec4(s0 + tx + i * 16), seen));
         }
         for (uint c0 = 0; c0 < COLUMNS && s0 + c0 < end; c0 += SLICE) {
-            STAGE_SLICE(slice_k, k, address_k, (s0 + c0), end)
+            STAGE_SLICE(slice_k, k, (s0 + c0), end)
             barrier();
-            ADD_SLICE(sum, scores, slice_k, c0)
+            ADD_SLICE(sum, slice_k, c0)
             barrier();
         }
     }
-    for (uint r = 0; r < 4 && t + r < p.queries; r++) {
-        const uint to = p.base[6] + out_at(batch, head, t + r);
-        [[unroll]] for (uint i = 0; i < ELEMENTS; i++)
-            if (tx + i * 16 < D) dq[to + tx + i * 16] = sum[i][r];
-    }
+    STORE_TILE(dq, sum, t0, p.queries, row_of)
 }

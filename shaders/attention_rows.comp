@@ -8,14 +8,15 @@
 
 layout(constant_id = 3) const bool POSITION = false;
 
-READ_FLOATS(0, q);
-READ_FLOATS(1, k);
-READ_FLOATS(2, v);
+OPERAND(0, q)
+OPERAND(1, k)
+OPERAND(2, v)
 INTS(3, position);
-FLOATS(4, y);
+RESULT(4, y)
 FLOATS(5, lse);
 
 const uint STEP = 4; // keys at a time, so that the sums are rescaled less often
+DOT(k)
 
 void main() {
     if (group() >= p.groups) return;
@@ -24,21 +25,19 @@ void main() {
     const uint keys = POSITION ? uint(clamp(position[p.base[3]] + int(p.queries), 0, int(p.keys))) : p.keys;
     const uint seen = seen_by(t, keys), end = seen_by(min(first + gl_WorkGroupSize.x, p.queries) - 1, keys);
 
-    float query[D], sum[D];
-    [[unroll]] for (uint d = 0; d < D; d++) {
-        query[d] = q[p.base[0] + q_at(b, h, t) + d] * p.scale;
-        sum[d] = 0;
+    vec2 query[PAIRS], sum[PAIRS];
+    const uint at_q = q_at(b, h, t);
+    [[unroll]] for (uint i = 0; i < PAIRS; i++) {
+        query[i] = load_q(at_q, 2 * i) * p.scale;
+        sum[i] = vec2(0);
     }
     float most = LOWEST, total = 0;
     for (uint s0 = 0; s0 < end; s0 += STEP) {
         float score[STEP];
         float next = most;
         [[unroll]] for (uint i = 0; i < STEP; i++) {
-            const uint at = p.base[1] + k_at(b, h, min(s0 + i, end - 1));
-            float x = 0;
-            [[unroll]] for (uint d = 0; d < D; d++) x = fma(query[d], k[at + d], x);
-            score[i] = x;
-            if (s0 + i < seen) next = max(next, x);
+            score[i] = dot_k(query, k_at(b, h, min(s0 + i, end - 1)));
+            if (s0 + i < seen) next = max(next, score[i]);
         }
         const float factor = exp(most - next);
         most = next;
@@ -47,14 +46,15 @@ void main() {
             score[i] = s0 + i < seen ? exp(score[i] - most) : 0.0;
             total += score[i];
         }
-        [[unroll]] for (uint d = 0; d < D; d++) sum[d] *= factor;
+        [[unroll]] for (uint i = 0; i < PAIRS; i++) sum[i] *= factor;
         [[unroll]] for (uint i = 0; i < STEP; i++) {
-            const uint at = p.base[2] + v_at(b, h, min(s0 + i, end - 1));
-            [[unroll]] for (uint d = 0; d < D; d++) sum[d] = fma(score[i], v[at + d], sum[d]);
+            const uint at = v_at(b, h, min(s0 + i, end - 1));
+            [[unroll]] for (uint j = 0; j < PAIRS; j++) sum[j] = fma(vec2(score[i]), load_v(at, 2 * j), sum[j]);
         }
     }
     if (first + gl_LocalInvocationID.x >= p.queries) return;
     const float inverse = total != 0 ? 1.0 / total : 0.0; // a query that sees no key: 0
-    [[unroll]] for (uint d = 0; d < D; d++) y[p.base[4] + out_at(b, h, t) + d] = sum[d] * inverse;
+    const uint to = out_at(4, b, h, t);
+    [[unroll]] for (uint i = 0; i < PAIRS; i++) store_y(to, 2 * i, sum[i] * inverse);
     lse[p.base[5] + lse_at(b, h, t)] = total != 0 ? most + log(total) : 0.0;
 }

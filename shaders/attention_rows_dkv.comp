@@ -6,14 +6,17 @@
 #include "common.glsl"
 #include "attention.glsl"
 
-READ_FLOATS(0, q);
-READ_FLOATS(1, k);
-READ_FLOATS(2, v);
-READ_FLOATS(3, g);
+OPERAND(0, q)
+OPERAND(1, k)
+OPERAND(2, v)
+OPERAND(3, g)
 READ_FLOATS(4, lse);
 READ_FLOATS(5, delta);
-FLOATS(6, dk);
-FLOATS(7, dv);
+RESULT(6, dk)
+RESULT(7, dv)
+
+DOT(q)
+DOT(g)
 
 void main() {
     if (group() >= p.groups) return;
@@ -22,27 +25,26 @@ void main() {
     const uint first = tile * gl_WorkGroupSize.x, s = min(first + gl_LocalInvocationID.x, p.keys - 1);
     const uint h0 = head * p.shared_by;
 
-    float key[D], value[D], sum_k[D], sum_v[D];
-    [[unroll]] for (uint d = 0; d < D; d++) {
-        key[d] = k[p.base[1] + k_at(b, h0, s) + d] * p.scale;
-        value[d] = v[p.base[2] + v_at(b, h0, s) + d];
-        sum_k[d] = sum_v[d] = 0;
+    vec2 key[PAIRS], value[PAIRS], sum_k[PAIRS], sum_v[PAIRS];
+    const uint at_k = k_at(b, h0, s), at_v = v_at(b, h0, s);
+    [[unroll]] for (uint i = 0; i < PAIRS; i++) {
+        key[i] = load_k(at_k, 2 * i) * p.scale;
+        value[i] = load_v(at_v, 2 * i);
+        sum_k[i] = sum_v[i] = vec2(0);
     }
     for (uint h = h0; h < h0 + p.shared_by; h++)
         for (uint t = first_to_see(first); t < p.queries; t++) {
-            const uint at_q = p.base[0] + q_at(b, h, t), at_g = p.base[3] + g_at(b, h, t), at = lse_at(b, h, t);
-            float score = 0, dp = 0;
-            [[unroll]] for (uint d = 0; d < D; d++) score = fma(key[d], q[at_q + d], score);
-            [[unroll]] for (uint d = 0; d < D; d++) dp = fma(value[d], g[at_g + d], dp);
+            const uint at_q = q_at(b, h, t), at_g = g_at(b, h, t), at = lse_at(b, h, t);
+            const float score = dot_q(key, at_q), dp = dot_g(value, at_g);
             const float x = s < seen_by(t, p.keys) ? exp(score - lse[p.base[4] + at]) : 0.0;
             const float ds = x * (dp - delta[p.base[5] + at]) * p.scale;
-            [[unroll]] for (uint d = 0; d < D; d++) sum_v[d] = fma(x, g[at_g + d], sum_v[d]);
-            [[unroll]] for (uint d = 0; d < D; d++) sum_k[d] = fma(ds, q[at_q + d], sum_k[d]);
+            [[unroll]] for (uint i = 0; i < PAIRS; i++) sum_v[i] = fma(vec2(x), load_g(at_g, 2 * i), sum_v[i]);
+            [[unroll]] for (uint i = 0; i < PAIRS; i++) sum_k[i] = fma(vec2(ds), load_q(at_q, 2 * i), sum_k[i]);
         }
     if (first + gl_LocalInvocationID.x >= p.keys) return;
-    const uint to = ((b * p.keys + s) * kv_heads + head) * D;
-    [[unroll]] for (uint d = 0; d < D; d++) {
-        dk[p.base[6] + to + d] = sum_k[d];
-        dv[p.base[7] + to + d] = sum_v[d];
+    const uint to = ((b * p.keys + s) * kv_heads + head) * D, to_k = first_of(6) + to, to_v = first_of(7) + to;
+    [[unroll]] for (uint i = 0; i < PAIRS; i++) {
+        store_dk(to_k, 2 * i, sum_k[i]);
+        store_dv(to_v, 2 * i, sum_v[i]);
     }
 }

@@ -6,13 +6,16 @@
 #include "common.glsl"
 #include "attention.glsl"
 
-READ_FLOATS(0, q);
-READ_FLOATS(1, k);
-READ_FLOATS(2, v);
-READ_FLOATS(3, g);
+OPERAND(0, q)
+OPERAND(1, k)
+OPERAND(2, v)
+OPERAND(3, g)
 READ_FLOATS(4, lse);
 READ_FLOATS(5, delta);
-FLOATS(6, dq);
+RESULT(6, dq)
+
+DOT(k)
+DOT(v)
 
 void main() {
     if (group() >= p.groups) return;
@@ -21,20 +24,20 @@ void main() {
     const uint seen = seen_by(t, p.keys), end = seen_by(min(first + gl_WorkGroupSize.x, p.queries) - 1, p.keys);
     const float l = lse[p.base[4] + lse_at(b, h, t)], delta_t = delta[p.base[5] + lse_at(b, h, t)];
 
-    float query[D], dout[D], sum[D];
-    [[unroll]] for (uint d = 0; d < D; d++) {
-        query[d] = q[p.base[0] + q_at(b, h, t) + d] * p.scale;
-        dout[d] = g[p.base[3] + g_at(b, h, t) + d];
-        sum[d] = 0;
+    vec2 query[PAIRS], dout[PAIRS], sum[PAIRS];
+    const uint at_q = q_at(b, h, t), at_g = g_at(b, h, t);
+    [[unroll]] for (uint i = 0; i < PAIRS; i++) {
+        query[i] = load_q(at_q, 2 * i) * p.scale;
+        dout[i] = load_g(at_g, 2 * i);
+        sum[i] = vec2(0);
     }
     for (uint s = 0; s < end; s++) {
-        const uint at_k = p.base[1] + k_at(b, h, s), at_v = p.base[2] + v_at(b, h, s);
-        float score = 0, dp = 0;
-        [[unroll]] for (uint d = 0; d < D; d++) score = fma(query[d], k[at_k + d], score);
-        [[unroll]] for (uint d = 0; d < D; d++) dp = fma(dout[d], v[at_v + d], dp);
+        const uint at_k = k_at(b, h, s);
+        const float score = dot_k(query, at_k), dp = dot_v(dout, v_at(b, h, s));
         const float ds = s < seen ? exp(score - l) * (dp - delta_t) * p.scale : 0.0;
-        [[unroll]] for (uint d = 0; d < D; d++) sum[d] = fma(ds, k[at_k + d], sum[d]);
+        [[unroll]] for (uint i = 0; i < PAIRS; i++) sum[i] = fma(vec2(ds), load_k(at_k, 2 * i), sum[i]);
     }
     if (first + gl_LocalInvocationID.x >= p.queries) return;
-    [[unroll]] for (uint d = 0; d < D; d++) dq[p.base[6] + out_at(b, h, t) + d] = sum[d];
+    const uint to = out_at(6, b, h, t);
+    [[unroll]] for (uint i = 0; i < PAIRS; i++) store_dq(to, 2 * i, sum[i]);
 }

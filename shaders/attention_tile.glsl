@@ -10,46 +10,80 @@ const uint PITCH = ROWS / 4 + 1;                // of what is stored by rows, in
 const uint ELEMENTS = (D + 16 * PARTS - 1) / (16 * PARTS); // of a result's row per invocation
 const uint SLICE = ELEMENTS > 4 ? 128 / ELEMENTS : COLUMNS; // columns staged at a time for the product with the scores
 
-uint tile_y() { return gl_LocalInvocationID.x / 16; }
+shared vec4 scores[COLUMNS * PITCH]; // [column, row]; in the end results
+
+uint head, batch;
 uint first_element = 0; // of D, in the results
 
+uint tile_y() { return gl_LocalInvocationID.x / 16; }
 uint tile_x() { return gl_LocalInvocationID.x % 16; }
 
 // Stages elements from .. from + CHUNK of D of rows row0 .. row0 + ROWS as [CHUNK, ROWS], 0 outside.
-#define STAGE_ROWS(target, name, address, row0, limit, from) \
-    for (uint e = gl_LocalInvocationID.x; e < ROWS * CHUNK; e += 256) { \
-        const uint d = e % CHUNK, r = e / CHUNK; \
+#define STAGE_ROWS(target, name, row0, limit, from) \
+    for (uint e = gl_LocalInvocationID.x; e < ROWS * CHUNK / 2; e += 256) { \
+        const uint d = e % (CHUNK / 2) * 2, r = e / (CHUNK / 2); \
         const bool inside = row0 + r < limit && from + d < D; \
-        target[d * PITCH + r / 4][r % 4] = inside ? name[address(row0 + r) + from + d] : 0.0; \
+        const vec2 x = inside ? load_##name(name##_at(batch, head, row0 + r), from + d) : vec2(0); \
+        target[d * PITCH + r / 4][r % 4] = x.x; \
+        target[(d + 1) * PITCH + r / 4][r % 4] = x.y; \
     }
 
 // The same of columns, as [CHUNK, COLUMNS + 1].
-#define STAGE_COLUMNS(target, name, address, column0, limit, from) \
-    for (uint e = gl_LocalInvocationID.x; e < COLUMNS * CHUNK; e += 256) { \
-        const uint d = e % CHUNK, c = e / CHUNK; \
+#define STAGE_COLUMNS(target, name, column0, limit, from) \
+    for (uint e = gl_LocalInvocationID.x; e < COLUMNS * CHUNK / 2; e += 256) { \
+        const uint d = e % (CHUNK / 2) * 2, c = e / (CHUNK / 2); \
         const bool inside = column0 + c < limit && from + d < D; \
-        target[d * (COLUMNS + 1) + c] = inside ? name[address(column0 + c) + from + d] : 0.0; \
+        const vec2 x = inside ? load_##name(name##_at(batch, head, column0 + c), from + d) : vec2(0); \
+        target[d * (COLUMNS + 1) + c] = x.x; \
+        target[(d + 1) * (COLUMNS + 1) + c] = x.y; \
     }
 
 // The results' elements of SLICE columns, as [SLICE, ELEMENTS * 16].
-#define STAGE_SLICE(target, name, address, column0, limit) \
-    for (uint e = gl_LocalInvocationID.x; e < SLICE * ELEMENTS * 16; e += 256) { \
+#define STAGE_SLICE(target, name, column0, limit) \
+    for (uint e = gl_LocalInvocationID.x * 2; e < SLICE * ELEMENTS * 16; e += 512) { \
         const uint d = first_element + e % (ELEMENTS * 16), c = e / (ELEMENTS * 16); \
         const bool inside = column0 + c < limit && d < D; \
-        target[e] = inside ? name[address(column0 + c) + d] : 0.0; \
+        const vec2 x = inside ? load_##name(name##_at(batch, head, column0 + c), d) : vec2(0); \
+        target[e] = x.x; \
+        target[e + 1] = x.y; \
     }
 
 // sum [ELEMENTS] += scores [columns from .. from + SLICE, ROWS] of the block times the staged slice. Drivers unroll the loop,
 // which hides the latency of shared memory and takes registers: not where these are few.
-#define ADD_SLICE(sum, scores, slice, from) \
+#define ADD_SLICE(sum, slice, from) \
     if (FEW_REGISTERS) { \
-        [[dont_unroll]] ADD_COLUMNS(sum, scores, slice, from) \
+        [[dont_unroll]] ADD_COLUMNS(sum, slice, from) \
     } else { \
-        ADD_COLUMNS(sum, scores, slice, from) \
+        ADD_COLUMNS(sum, slice, from) \
     }
-#define ADD_COLUMNS(sum, scores, slice, from) \
+#define ADD_COLUMNS(sum, slice, from) \
     for (uint c = 0; c < min(SLICE, COLUMNS - from); c++) { \
         const vec4 weight = scores[(from + c) * PITCH + tile_y()]; \
         [[unroll]] for (uint i = 0; i < ELEMENTS; i++) \
             sum[i] = fma(weight, vec4(slice[c * ELEMENTS * 16 + tile_x() + i * 16]), sum[i]); \
+    }
+
+// Stores sum [ELEMENTS] of rows row0 .. of which there are `limit`, row r at element to(r) of the result. 16-bit elements
+// are exchanged first, for a word is one invocation's: 32 of each row at once.
+#define STORE_TILE(name, sum, row0, limit, to) \
+    if (TYPE == F32) { \
+        for (uint r = tile_y() * 4; r < tile_y() * 4 + 4 && row0 + r < limit; r++) { \
+            const uint row = to(row0 + r); \
+            [[unroll]] for (uint i = 0; i < ELEMENTS; i++) { \
+                const uint d = first_element + tile_x() + i * 16; \
+                if (d < D) name[row + d] = floatBitsToUint(sum[i][r % 4]); \
+            } \
+        } \
+    } else { \
+        [[unroll]] for (uint i = 0; i < ELEMENTS; i += 2) { \
+            barrier(); \
+            scores[tile_x() * PITCH + tile_y()] = sum[i]; \
+            if (i + 1 < ELEMENTS) scores[(tile_x() + 16) * PITCH + tile_y()] = sum[i + 1]; \
+            barrier(); \
+            for (uint e = gl_LocalInvocationID.x; e < ROWS * 16; e += 256) { \
+                const uint r = e / 16, c = e % 16 * 2, d = first_element + i * 16 + c; \
+                if (row0 + r >= limit || d >= D || (i + 1 == ELEMENTS && c >= 16)) continue; \
+                store_##name(to(row0 + r), d, vec2(scores[c * PITCH + r / 4][r % 4], scores[(c + 1) * PITCH + r / 4][r % 4])); \
+            } \
+        } \
     }

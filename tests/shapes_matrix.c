@@ -89,9 +89,11 @@ void hk_shapes_matmul(struct shapes *s) {
 
 /* ---- attention ---- */
 
-static void make_attention(struct shapes *s, int count) {
+/* One of the first `count` cases, or of those with operands of 16 bits, from case `narrow` on. */
+static void make_attention(struct shapes *s, int count, int narrow, int narrow_count) {
     const int64_t most = s->most;
     shapes_known(s, count);
+    if (shapes_one_in(s, 3)) s->c = s->known->cases[narrow + shapes_number(s, 0, narrow_count - 1)];
     static const int64_t depths[] = {1, 8, 33, 64, 128};
     const int64_t depth =
         s->on_device ? depths[shapes_number(s, 0, COUNT(depths) - 1)] : shapes_size(s, HK_MIN(256, most / 4));
@@ -103,13 +105,17 @@ static void make_attention(struct shapes *s, int count) {
                   batch = shapes_number(s, 1, HK_MIN(room / group / kv_heads, 3));
     s->c.inputs[0].shape = HK_SHAPE(batch, group * kv_heads, queries, depth);
     s->c.inputs[1].shape = s->c.inputs[2].shape = HK_SHAPE(batch, kv_heads, keys, depth);
+    if (s->c.n_inputs == 4) s->c.inputs[3].shape = s->c.inputs[0].shape; /* dout */
     s->size = 1 / sqrt((double)keys);
     /* scale p (dv - sum(p dv)) k, where dv is a sum over the depth: all but 0 where p is all but 0 or 1 */
     for (int i = 0; i < 3; i++) s->gradient_size[i] = 0.3 + 0.25 * sqrt((double)depth);
 }
-void hk_shapes_attention_backward(struct shapes *s) { make_attention(s, 9); }
+void hk_shapes_attention_backward(struct shapes *s) {
+    make_attention(s, 9, 13, 6);
+    if (!s->c.gradient) s->size = s->gradient_size[0];
+}
 void hk_shapes_attention(struct shapes *s) {
-    make_attention(s, 13);
+    make_attention(s, 13, 19, 2);
     if (!shapes_one_in(s, 4)) return;
     const struct hk_case drawn = s->c;
     s->c = s->known->cases[16]; /* keys of which only some exist, by a position that the device holds */

@@ -193,7 +193,8 @@ struct hk_attention_params {
                                   memory has room for S); NULL: all S. No gradient with it. */
 };
 /* q [B, H, T, D], k and v [B, Hkv, S, D], H a multiple of Hkv (grouped queries), D <= 256 -> [B, H, T, D], all of them
-   f32: unlike hk_matmul it takes no 16-bit operands, and its products use no cooperative matrices. One fused op,
+   of one dtype: f32, f16 or bf16. Sums are f32, and so are probabilities; of 16 bits are what is read and the result, and
+   D and all strides should be even then (otherwise it works on copies in f32). One fused op,
    forward and backward, in memory linear in T and S (Dao et al., 2022). Strided q, k, v whose D is dense are read in
    place; the result lies in memory as [B, T, H, D], so that merging the heads is a view. */
 HK_API struct hk_value *hk_attention(struct hk_value *q, struct hk_value *k, struct hk_value *v,

@@ -36,6 +36,11 @@ static struct hk_value *rounded(const struct decoder *d, struct hk_value *x) {
     return hk_cast(x, hk_params_precision(d->params));
 }
 
+/* What comes to attention: in the set's precision, too, but for caches, which are f32. */
+static struct hk_value *attended(const struct decoder *d, struct hk_value *x) {
+    return d->inputs.keys ? x : rounded(d, x);
+}
+
 static struct hk_value *dropout(const struct decoder *d, struct hk_value *x) {
     return d->inputs.rng && d->config.dropout > 0 ? hk_dropout(x, d->config.dropout, d->inputs.rng) : x;
 }
@@ -84,6 +89,7 @@ static struct hk_value *gpt2_block(const struct decoder *d, int64_t layer, struc
     const int64_t H = d->config.heads, C = d->C;
     struct hk_value *h = gpt2_norm(d, layer, "ln_1.weight", "ln_1.bias", x);
     struct hk_value *qkv = gpt2_linear(d, layer, "attn.c_attn.weight", "attn.c_attn.bias", h); /* [B, T, 3C] */
+    qkv = attended(d, qkv);
     struct hk_value *q = split_heads(d, hk_slice(qkv, 2, 0, C, 1), H);
     struct hk_value *k = split_heads(d, hk_slice(qkv, 2, C, 2 * C, 1), H);
     struct hk_value *v = split_heads(d, hk_slice(qkv, 2, 2 * C, 3 * C, 1), H);
@@ -125,7 +131,8 @@ static struct hk_value *llama_block(const struct decoder *d, int64_t layer, stru
     struct hk_value *h = llama_norm(d, layer, "input_layernorm.weight", x);
     struct hk_value *q = rotate(d, split_heads(d, llama_linear(d, layer, "self_attn.q_proj.weight", h), H));
     struct hk_value *k = rotate(d, split_heads(d, llama_linear(d, layer, "self_attn.k_proj.weight", h), KV));
-    struct hk_value *v = split_heads(d, llama_linear(d, layer, "self_attn.v_proj.weight", h), KV);
+    struct hk_value *v = split_heads(d, attended(d, llama_linear(d, layer, "self_attn.v_proj.weight", h)), KV);
+    q = attended(d, q), k = attended(d, k);
     h = llama_linear(d, layer, "self_attn.o_proj.weight", attend(d, layer, q, k, v));
     x = hk_add(x, dropout(d, h));
     h = llama_norm(d, layer, "post_attention_layernorm.weight", x);

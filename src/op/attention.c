@@ -1,5 +1,6 @@
 /* q [B, H, T, D], k and v [B, Hkv, S, D], position i32 [1] or none -> out [B, H, T, D] (in memory [B, T, H, D]) and
-   lse [B, H, T], the logarithm of each query's sum of exponentials, which the backward pass needs. */
+   lse f32 [B, H, T], the logarithm of each query's sum of exponentials, which the backward pass needs. q, k, v, out and
+   their gradients are f32, f16 or bf16, all the same; sums are f32. */
 #include "op/attention.h"
 
 #ifndef HK_ISA_NAME
@@ -16,13 +17,21 @@ static const int merged_heads[] = {0, 2, 1, 3}; /* memory as [B, T, H, D] */
 
 static bool infer(struct hk_call *call) {
     const struct hk_value *q = call->inputs[ATTENTION_Q];
-    hk_infer_output_order(call, ATTENTION_OUT, HK_F32, 4, sizes(q), merged_heads);
+    hk_infer_output_order(call, ATTENTION_OUT, q->dtype, 4, sizes(q), merged_heads);
     hk_infer_output(call, ATTENTION_LSE, HK_F32, 3, sizes(q));
     return true;
 }
 
 static struct hk_value *dense_depth(struct hk_value *x) {
     return x && x->stride[3] != 1 && x->shape[3] > 1 ? hk_contiguous(x) : x;
+}
+
+/* Every row is of whole 32-bit words: GPUs read and write 16-bit elements by two. */
+static bool has_whole_words(const struct hk_value *x) {
+    if (x->dtype == HK_F32) return true;
+    bool whole = x->shape[3] % 2 == 0 && x->offset % 2 == 0 && x->root->storage_offset % 4 == 0;
+    for (int i = 0; i < 3; i++) whole = whole && (x->shape[i] == 1 || x->stride[i] % 2 == 0);
+    return whole;
 }
 
 static void backward(struct hk_backward *b);
@@ -52,8 +61,11 @@ const struct hk_op hk_op_attention = {
 /* ---- Backward ---- */
 
 static bool backward_infer(struct hk_call *call) {
-    for (int i = 0; i < 3; i++) hk_infer_output_order(call, i, HK_F32, 4, sizes(call->inputs[i]), merged_heads);
-    call->scratch = (uint64_t)hk_elements(call->inputs[BACKWARD_LSE]) * sizeof(float); /* sum of dout * out, for GPUs */
+    const struct hk_value *q = call->inputs[ATTENTION_Q], *k = call->inputs[ATTENTION_K];
+    for (int i = 0; i < 3; i++) hk_infer_output_order(call, i, q->dtype, 4, sizes(call->inputs[i]), merged_heads);
+    /* for GPUs the sum of dout * out; for the CPU dq in f32, where it is summed over several blocks of keys */
+    const bool sums = q->dtype != HK_F32 && k->shape[2] > ATTENTION_CPU_KEYS;
+    call->scratch = (uint64_t)hk_elements(sums ? q : call->inputs[BACKWARD_LSE]) * sizeof(float);
     return true;
 }
 
@@ -79,8 +91,11 @@ static void backward(struct hk_backward *b) {
                       "attention: no gradient where a position is given (a KV cache)");
         return;
     }
-    struct hk_value *dout = dense_depth(b->grads[ATTENTION_OUT]);
+    struct hk_value *dout = b->grads[ATTENTION_OUT];
     if (!dout) return; /* lse is internal */
+    dout = dense_depth(hk_cast(dout, call->inputs[ATTENTION_Q]->dtype));
+    if (dout && !has_whole_words(dout)) dout = hk_cast(hk_cast(dout, HK_F32), dout->dtype);
+    if (!dout) return;
     struct hk_value *in[] = {call->inputs[ATTENTION_Q],    call->inputs[ATTENTION_K],    call->inputs[ATTENTION_V],
                              call->outputs[ATTENTION_OUT], call->outputs[ATTENTION_LSE], dout};
     struct hk_value *dq = hk_call_op(call->graph, &hk_op_attention_backward, in, 6, call->attrs, call->attrs_bytes);
@@ -94,8 +109,8 @@ static void backward(struct hk_backward *b) {
 static bool check(struct hk_graph *graph, struct hk_value *q, struct hk_value *k, struct hk_value *v,
                   struct hk_value *position) {
     const char *wrong = NULL;
-    if (q->dtype != HK_F32 || k->dtype != HK_F32 || v->dtype != HK_F32)
-        wrong = "q, k and v must be f32 (hk_cast converts)";
+    if (q->dtype != k->dtype || q->dtype != v->dtype || (q->dtype != HK_F32 && q->dtype != HK_F16 && q->dtype != HK_BF16))
+        wrong = "q, k and v must be f32, f16 or bf16, and the same (hk_cast converts)";
     else if (q->rank != 4 || k->rank != 4 || v->rank != 4) wrong = "q, k and v need four dimensions";
     else if (!hk_same_shape(k, v)) wrong = "k and v differ in shape";
     else if (q->shape[0] != k->shape[0]) wrong = "batch sizes differ";
@@ -118,10 +133,14 @@ struct hk_value *hk_attention(struct hk_value *q, struct hk_value *k, struct hk_
     struct hk_value *position = params ? params->position : NULL;
     struct hk_graph *graph = hk_graph_of((struct hk_value *[]){q, k, v, position}, position ? 4 : 3);
     if (!graph || !check(graph, q, k, v, position)) return NULL;
-    if (hk_elements(q) == 0 || hk_elements(k) == 0) return hk_fill(graph, HK_F32, hk_value_shape(q), 0.0);
+    if (hk_elements(q) == 0 || hk_elements(k) == 0) return hk_fill(graph, q->dtype, hk_value_shape(q), 0.0);
     const float scale = params && params->scale != 0 ? params->scale : 1.0f / sqrtf((float)HK_MAX(q->shape[3], 1));
     const struct attention_attrs attrs = {.causal = params && params->causal, .scale = scale};
     struct hk_value *in[] = {dense_depth(q), dense_depth(k), dense_depth(v), position};
-    return hk_call_op(graph, &hk_op_attention, in, position ? 4 : 3, &attrs, sizeof attrs);
+    if (!in[0] || !in[1] || !in[2]) return NULL;
+    const bool whole = has_whole_words(in[0]) && has_whole_words(in[1]) && has_whole_words(in[2]);
+    for (int i = 0; i < 3 && !whole; i++) in[i] = hk_cast(in[i], HK_F32);
+    struct hk_value *out = hk_call_op(graph, &hk_op_attention, in, position ? 4 : 3, &attrs, sizeof attrs);
+    return out ? hk_cast(out, q->dtype) : NULL;
 }
 #endif

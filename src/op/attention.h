@@ -10,6 +10,7 @@ struct attention_attrs {
 };
 
 #define ATTENTION_MAX_DEPTH 256 /* D */
+#define ATTENTION_CPU_KEYS 256  /* that the CPU's kernels take at once */
 
 /* The order of the operands. */
 enum { ATTENTION_Q, ATTENTION_K, ATTENTION_V, ATTENTION_POSITION, ATTENTION_OUT = 0, ATTENTION_LSE };

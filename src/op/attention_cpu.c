@@ -10,11 +10,12 @@
 
 #define TILE GEMM_COLUMNS /* queries */
 #define TILES 8           /* per job */
-#define KEYS 256          /* per block */
+#define KEYS ATTENTION_CPU_KEYS /* per block */
 
-/* The step's operands and sizes. */
+/* The step's operands and sizes. Of 16 bits are all operands (but lse) or none; sums are f32. */
 struct attention {
     const struct hk_step *step;
+    enum hk_dtype type;
     int64_t batch, heads, kv_heads, queries, keys, depth;
     int64_t offset; /* query t sees keys up to t + offset */
     float scale;
@@ -26,6 +27,7 @@ static struct attention read_step(const struct hk_step *step, const struct cpu *
     const struct hk_operand *q = &step->inputs[ATTENTION_Q], *k = &step->inputs[ATTENTION_K];
     const struct attention_attrs *attrs = step->attrs;
     return (struct attention){.step = step,
+                              .type = q->dtype,
                               .batch = q->shape[0],
                               .heads = q->shape[1],
                               .kv_heads = k->shape[1],
@@ -44,8 +46,10 @@ static float *take(float **workspace, int64_t floats) {
     return p;
 }
 
-static float *matrix(const struct hk_operand *o, int64_t b, int64_t h) {
-    return (float *)cpu_data(o) + b * o->stride[0] + h * o->stride[1];
+/* Rows of a head from row t on. */
+static void *rows_at(const struct hk_operand *o, int64_t b, int64_t h, int64_t t) {
+    const int64_t element = b * o->stride[0] + h * o->stride[1] + t * o->stride[2];
+    return (char *)cpu_data(o) + element * (int64_t)hk_dtype_size(o->dtype);
 }
 
 /* ---- Products of packed strips ---- */
@@ -53,12 +57,13 @@ static float *matrix(const struct hk_operand *o, int64_t b, int64_t h) {
 static int64_t strip_count(int64_t rows) { return (rows + GEMM_ROWS - 1) / GEMM_ROWS; }
 
 /* Packs a left operand [rows, k] strip after strip; multiply() reads it. */
-static void pack_left(float *packed, const float *source, int64_t rows, int64_t k, int64_t row_stride,
-                      int64_t k_stride) {
+static void pack_left(float *packed, const void *source, enum hk_dtype type, int64_t rows, int64_t k,
+                      int64_t row_stride, int64_t k_stride) {
     const int64_t strips = strip_count(rows);
     for (int64_t s = 0; s < strips; s++) {
         const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
-        gemm_pack(packed + from * k, height, source + from * row_stride, height, k, row_stride, k_stride);
+        gemm_pack_any(packed + from * k, height, gemm_at(source, type, from * row_stride), type, height, k, row_stride,
+                      k_stride);
     }
 }
 
@@ -153,14 +158,19 @@ static void scale_lanes(float *x, int64_t rows, const struct tile *tile, const v
         }
 }
 
-/* to [queries, depth] (+)= x [depth, lanes] transposed; room holds TILE * (depth + VW) floats and GEMM_SLACK. */
-static void store_transposed(const float *x, int64_t depth, const struct tile *tile, float *room, float *to,
-                             int64_t to_row, bool add) {
+/* x [depth, lanes] transposed to room [lanes, returned pitch], which holds TILE * (depth + VW) floats and GEMM_SLACK. */
+static int64_t transpose(const float *x, int64_t depth, const struct tile *tile, float *room) {
     const int64_t pitch = (depth + VW - 1) / VW * VW;
     gemm_pack(room, pitch, x, depth, tile->lanes, tile->lanes, 1);
+    return pitch;
+}
+
+/* to [queries, depth] += x [depth, lanes] transposed. */
+static void add_transposed(const float *x, int64_t depth, const struct tile *tile, float *room, float *to,
+                           int64_t to_row) {
+    const int64_t pitch = transpose(x, depth, tile, room);
     for (int64_t t = 0; t < tile->width; t++)
-        for (int64_t d = 0; d < depth; d++)
-            to[t * to_row + d] = add ? to[t * to_row + d] + room[t * pitch + d] : room[t * pitch + d];
+        for (int64_t d = 0; d < depth; d++) to[t * to_row + d] += room[t * pitch + d];
 }
 
 static void finish_tile(const struct attention *p, const struct tile *tile, struct running *r, int64_t b, int64_t h,
@@ -176,8 +186,9 @@ static void finish_tile(const struct attention *p, const struct tile *tile, stru
         inverse[v] = v_select(some, v_set(1.0f) / r->sum[v], v_set(0.0f));
     }
     scale_lanes(r->out, p->depth, tile, inverse);
-    store_transposed(r->out, p->depth, tile, room, matrix(out, b, h) + tile->first * out->stride[2], out->stride[2],
-                     false);
+    const int64_t pitch = transpose(r->out, p->depth, tile, room);
+    for (int64_t t = 0; t < tile->width; t++)
+        gemm_narrow(rows_at(out, b, h, tile->first + t), room + t * pitch, p->type, p->depth);
 }
 
 /* Some tiles of queries of one head against all keys. */
@@ -198,14 +209,14 @@ static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64
         query[tiles] = take(&workspace, depth * TILE);
         running[tiles] =
             (struct running){.max = {v_set(-FLT_MAX), v_set(-FLT_MAX)}, .out = take(&workspace, depth * TILE)};
-        gemm_pack(query[tiles], tile[tiles].lanes, matrix(q, b, h) + t * q->stride[2], tile[tiles].width, depth,
-                  q->stride[2], 1);
+        gemm_pack_any(query[tiles], tile[tiles].lanes, rows_at(q, b, h, t), p->type, tile[tiles].width, depth,
+                      q->stride[2], 1);
         memset(running[tiles].out, 0, (size_t)(depth * TILE) * sizeof(float));
     }
     for (int64_t first = 0; first < p->keys && visible(p, &tile[tiles - 1], first, 1); first += KEYS) {
         const int64_t count = HK_MIN(p->keys - first, KEYS);
-        pack_left(keys, matrix(k, b, kv_head) + first * k->stride[2], count, depth, k->stride[2], 1);
-        pack_left(values, matrix(v, b, kv_head) + first * v->stride[2], depth, count, 1, v->stride[2]);
+        pack_left(keys, rows_at(k, b, kv_head, first), p->type, count, depth, k->stride[2], 1);
+        pack_left(values, rows_at(v, b, kv_head, first), p->type, depth, count, 1, v->stride[2]);
         for (int i = 0; i < tiles; i++) {
             const int64_t seen = visible(p, &tile[i], first, count);
             vf factor[2];
@@ -221,19 +232,18 @@ static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64
 }
 
 /* One query at a time, for generation: reading keys and values once is all the work. */
-static void forward_query(const struct attention *p, int64_t b, int64_t h, int64_t t, float *scores) {
+static void forward_query(const struct attention *p, int64_t b, int64_t h, int64_t t, float *workspace) {
     const struct hk_operand *q = &p->step->inputs[ATTENTION_Q], *k = &p->step->inputs[ATTENTION_K],
                             *v = &p->step->inputs[ATTENTION_V], *o = &p->step->outputs[ATTENTION_OUT];
     const int64_t depth = p->depth, kv_head = h / (p->heads / p->kv_heads);
     const int64_t seen = HK_MAX(HK_MIN(t + p->offset + 1, p->keys), 0);
-    const float *query = matrix(q, b, h) + t * q->stride[2];
-    float *out = matrix(o, b, h) + t * o->stride[2];
+    float *const scores = take(&workspace, KEYS), *const query = take(&workspace, depth);
+    float *const out = take(&workspace, depth), *const row = take(&workspace, depth);
     float max = -FLT_MAX, sum = 0;
+    gemm_widen(query, rows_at(q, b, h, t), p->type, depth);
     memset(out, 0, (size_t)depth * sizeof(float));
     for (int64_t first = 0; first < seen; first += KEYS) {
         const int64_t count = HK_MIN(seen - first, KEYS);
-        const float *key = matrix(k, b, kv_head) + first * k->stride[2];
-        const float *value = matrix(v, b, kv_head) + first * v->stride[2];
         const float old = max;
         const struct gemm dots = {.m = 1,
                                   .n = count,
@@ -241,7 +251,8 @@ static void forward_query(const struct attention *p, int64_t b, int64_t h, int64
                                   .a = query,
                                   .a_row = 1,
                                   .a_column = 1,
-                                  .b = key,
+                                  .b = rows_at(k, b, kv_head, first),
+                                  .b_type = p->type,
                                   .b_row = 1,
                                   .b_column = k->stride[2],
                                   .c = scores,
@@ -256,10 +267,14 @@ static void forward_query(const struct attention *p, int64_t b, int64_t h, int64
         sum *= factor;
         for (int64_t i = 0; i < count; i++) sum += scores[i];
         for (int64_t d = 0; d < depth; d++) out[d] *= factor;
-        for (int64_t i = 0; i < count; i++)
-            for (int64_t d = 0; d < depth; d++) out[d] += scores[i] * value[i * v->stride[2] + d];
+        for (int64_t i = 0; i < count; i++) {
+            const float *value = rows_at(v, b, kv_head, first + i);
+            if (p->type != HK_F32) gemm_widen(row, value, p->type, depth), value = row;
+            for (int64_t d = 0; d < depth; d++) out[d] += scores[i] * value[d];
+        }
     }
     for (int64_t d = 0; d < depth; d++) out[d] = sum != 0 ? out[d] / sum : 0.0f;
+    gemm_narrow(rows_at(o, b, h, t), out, p->type, depth);
     float *lse = cpu_data(&p->step->outputs[ATTENTION_LSE]);
     lse[(b * p->heads + h) * p->queries + t] = sum != 0 ? max + logf(sum) : 0.0f;
 }
@@ -303,10 +318,13 @@ struct block {
     float *p, *ds;                 /* [count, lanes] */
     float *dq;                     /* [depth, lanes] */
     float *strip, *room;
+    float *dk, *dv; /* sums [count, depth]: where f32, the outputs themselves */
+    int64_t dk_row, dv_row;
 };
 
 static struct block block_at(const struct attention *p, int64_t b, int64_t kv_head, int64_t first, float *workspace) {
     const struct hk_operand *k = &p->step->inputs[ATTENTION_K], *v = &p->step->inputs[ATTENTION_V];
+    const struct hk_operand *dk = &p->step->outputs[BACKWARD_DK], *dv = &p->step->outputs[BACKWARD_DV];
     const int64_t depth = p->depth, wide = (depth + TILE - 1) / TILE * TILE;
     struct block block = {.b = b, .kv_head = kv_head, .first = first, .count = HK_MIN(p->keys - first, KEYS)};
     block.keys = take(&workspace, KEYS * depth), block.values = take(&workspace, KEYS * depth);
@@ -316,19 +334,30 @@ static struct block block_at(const struct attention *p, int64_t b, int64_t kv_he
     block.p = take(&workspace, (KEYS + GEMM_ROWS) * TILE), block.ds = take(&workspace, (KEYS + GEMM_ROWS) * TILE);
     block.dq = take(&workspace, depth * TILE), block.strip = take(&workspace, GEMM_ROWS * TILE);
     block.room = take(&workspace, TILE * (depth + VW));
-    const float *key = matrix(k, b, kv_head) + first * k->stride[2],
-                *value = matrix(v, b, kv_head) + first * v->stride[2];
-    pack_left(block.keys, key, block.count, depth, k->stride[2], 1);
-    pack_left(block.keys_across, key, depth, block.count, 1, k->stride[2]);
-    pack_left(block.values, value, block.count, depth, v->stride[2], 1);
+    block.dk = rows_at(dk, b, kv_head, first), block.dk_row = dk->stride[2];
+    block.dv = rows_at(dv, b, kv_head, first), block.dv_row = dv->stride[2];
+    if (p->type != HK_F32) {
+        block.dk = take(&workspace, KEYS * depth), block.dv = take(&workspace, KEYS * depth);
+        block.dk_row = block.dv_row = depth;
+    }
+    for (int64_t i = 0; i < block.count; i++) {
+        memset(block.dk + i * block.dk_row, 0, (size_t)depth * sizeof(float));
+        memset(block.dv + i * block.dv_row, 0, (size_t)depth * sizeof(float));
+    }
+    const void *key = rows_at(k, b, kv_head, first), *value = rows_at(v, b, kv_head, first);
+    pack_left(block.keys, key, p->type, block.count, depth, k->stride[2], 1);
+    pack_left(block.keys_across, key, p->type, depth, block.count, 1, k->stride[2]);
+    pack_left(block.values, value, p->type, block.count, depth, v->stride[2], 1);
     return block;
 }
 
 /* Packs rows [width, depth] as a right operand, strip after strip of columns. */
-static void pack_rows(float *packed, const float *source, int64_t width, int64_t depth, int64_t row_stride) {
+static void pack_rows(float *packed, const void *source, enum hk_dtype type, int64_t width, int64_t depth,
+                      int64_t row_stride) {
     for (int64_t d = 0; d < depth; d += GEMM_COLUMNS) {
         const int64_t columns = HK_MIN(depth - d, GEMM_COLUMNS);
-        gemm_pack(packed + d * width, gemm_vectors(columns) * VW, source + d, columns, width, 1, row_stride);
+        gemm_pack_any(packed + d * width, gemm_vectors(columns) * VW, gemm_at(source, type, d), type, columns, width, 1,
+                      row_stride);
     }
 }
 
@@ -369,10 +398,14 @@ static void read_statistics(const struct attention *a, const struct tile *tile, 
     const float *from =
         (const float *)cpu_data(&a->step->inputs[BACKWARD_LSE]) + (b * a->heads + h) * a->queries + tile->first;
     for (int64_t i = 0; i < tile->lanes; i++) {
-        const float *out = matrix(o, b, h) + (tile->first + i) * o->stride[2];
-        const float *dout = matrix(g, b, h) + (tile->first + i) * g->stride[2];
+        float wide[2][ATTENTION_MAX_DEPTH];
         lse[i] = delta[i] = 0;
         if (i >= tile->width) continue;
+        const float *out = rows_at(o, b, h, tile->first + i), *dout = rows_at(g, b, h, tile->first + i);
+        if (a->type != HK_F32) {
+            gemm_widen(wide[0], out, a->type, a->depth), gemm_widen(wide[1], dout, a->type, a->depth);
+            out = wide[0], dout = wide[1];
+        }
         vf sum = {0};
         int64_t d = 0;
         for (; d + VW <= a->depth; d += VW) sum += v_load(out + d) * v_load(dout + d);
@@ -382,37 +415,71 @@ static void read_statistics(const struct attention *a, const struct tile *tile, 
     }
 }
 
+/* [queries, depth] of a head */
+static float *sums_of_dq(const struct attention *a, int64_t b, int64_t h) {
+    return (float *)cpu_data(&a->step->scratch) + (b * a->heads + h) * a->queries * a->depth;
+}
+
+/* Adds a tile's part to dq. Of 16 bits it is summed in the scratch memory, unless one block has all keys. */
+static void add_dq(const struct attention *a, const struct block *block, int64_t h, const struct tile *tile) {
+    const struct hk_operand *dq = &a->step->outputs[BACKWARD_DQ];
+    void *const to = rows_at(dq, block->b, h, tile->first);
+    if (a->type == HK_F32) {
+        add_transposed(block->dq, a->depth, tile, block->room, to, dq->stride[2]);
+    } else if (a->keys <= ATTENTION_CPU_KEYS) {
+        const int64_t pitch = transpose(block->dq, a->depth, tile, block->room);
+        for (int64_t t = 0; t < tile->width; t++)
+            gemm_narrow(rows_at(dq, block->b, h, tile->first + t), block->room + t * pitch, a->type, a->depth);
+    } else {
+        add_transposed(block->dq, a->depth, tile, block->room, sums_of_dq(a, block->b, h) + tile->first * a->depth, a->depth);
+    }
+}
+
 /* A tile of queries of head h against the block: adds to dq, dk and dv. */
 static void backward_tile(const struct attention *a, const struct block *block, int64_t h, const struct tile *tile) {
     const struct hk_operand *q = &a->step->inputs[ATTENTION_Q], *g = &a->step->inputs[BACKWARD_DOUT];
-    const struct hk_operand *dq = &a->step->outputs[BACKWARD_DQ], *dk = &a->step->outputs[BACKWARD_DK],
-                            *dv = &a->step->outputs[BACKWARD_DV];
     const int64_t depth = a->depth, seen = visible(a, tile, block->first, block->count), lanes = tile->lanes;
     float lse[TILE], delta[TILE];
     if (seen == 0) return;
-    const float *query = matrix(q, block->b, h) + tile->first * q->stride[2];
-    const float *dout = matrix(g, block->b, h) + tile->first * g->stride[2];
-    gemm_pack(block->query, lanes, query, tile->width, depth, q->stride[2], 1);
-    gemm_pack(block->dout, lanes, dout, tile->width, depth, g->stride[2], 1);
-    pack_rows(block->query_rows, query, tile->width, depth, q->stride[2]);
-    pack_rows(block->dout_rows, dout, tile->width, depth, g->stride[2]);
+    const void *query = rows_at(q, block->b, h, tile->first), *dout = rows_at(g, block->b, h, tile->first);
+    gemm_pack_any(block->query, lanes, query, a->type, tile->width, depth, q->stride[2], 1);
+    gemm_pack_any(block->dout, lanes, dout, a->type, tile->width, depth, g->stride[2], 1);
+    pack_rows(block->query_rows, query, a->type, tile->width, depth, q->stride[2]);
+    pack_rows(block->dout_rows, dout, a->type, tile->width, depth, g->stride[2]);
     read_statistics(a, tile, block->b, h, lse, delta);
 
     multiply(block->keys, block->count, seen, depth, depth, block->query, lanes, block->p, lanes, GEMM_SET);
     multiply(block->values, block->count, seen, depth, depth, block->dout, lanes, block->ds, lanes, GEMM_SET);
     differentiate(a, tile, block, seen, lse, delta);
-    add_over_queries(block, block->p, seen, tile, block->dout_rows, depth,
-                     matrix(dv, block->b, block->kv_head) + block->first * dv->stride[2], dv->stride[2]);
-    add_over_queries(block, block->ds, seen, tile, block->query_rows, depth,
-                     matrix(dk, block->b, block->kv_head) + block->first * dk->stride[2], dk->stride[2]);
+    add_over_queries(block, block->p, seen, tile, block->dout_rows, depth, block->dv, block->dv_row);
+    add_over_queries(block, block->ds, seen, tile, block->query_rows, depth, block->dk, block->dk_row);
     multiply(block->keys_across, depth, depth, block->count, seen, block->ds, lanes, block->dq, lanes, GEMM_SET);
-    store_transposed(block->dq, depth, tile, block->room, matrix(dq, block->b, h) + tile->first * dq->stride[2],
-                     dq->stride[2], true);
+    add_dq(a, block, h, tile);
 }
 
-static void clear(const struct hk_operand *o, int64_t b, int64_t h) {
-    for (int64_t i = 0; i < o->shape[2]; i++)
-        memset(matrix(o, b, h) + i * o->stride[2], 0, (size_t)o->shape[3] * sizeof(float));
+static void clear_dq(const struct attention *a, int64_t b, int64_t h) {
+    const struct hk_operand *dq = &a->step->outputs[BACKWARD_DQ];
+    for (int64_t t = 0; t < a->queries; t++)
+        memset(rows_at(dq, b, h, t), 0, (size_t)a->depth * hk_dtype_size(a->type));
+    if (a->type != HK_F32 && a->keys > ATTENTION_CPU_KEYS)
+        memset(sums_of_dq(a, b, h), 0, (size_t)(a->queries * a->depth) * sizeof(float));
+}
+
+/* Sums that are no outputs become such. */
+static void finish_block(const struct attention *a, const struct block *block) {
+    if (a->type == HK_F32) return;
+    for (int64_t i = 0; i < block->count; i++) {
+        gemm_narrow(rows_at(&a->step->outputs[BACKWARD_DK], block->b, block->kv_head, block->first + i),
+                    block->dk + i * block->dk_row, a->type, a->depth);
+        gemm_narrow(rows_at(&a->step->outputs[BACKWARD_DV], block->b, block->kv_head, block->first + i),
+                    block->dv + i * block->dv_row, a->type, a->depth);
+    }
+}
+
+static void finish_dq(const struct attention *a, int64_t b, int64_t h) {
+    if (a->type == HK_F32 || a->keys <= ATTENTION_CPU_KEYS) return;
+    for (int64_t t = 0; t < a->queries; t++)
+        gemm_narrow(rows_at(&a->step->outputs[BACKWARD_DQ], b, h, t), sums_of_dq(a, b, h) + t * a->depth, a->type, a->depth);
 }
 
 /* One head of keys and values, with all heads of queries that share it. */
@@ -422,9 +489,7 @@ static void backward_jobs(void *context, int thread, int64_t begin, int64_t end)
     const int64_t group = a->heads / a->kv_heads;
     for (int64_t job = begin; job < end; job++) {
         const int64_t b = job / a->kv_heads, kv_head = job % a->kv_heads, first_head = kv_head * group;
-        clear(&a->step->outputs[BACKWARD_DK], b, kv_head);
-        clear(&a->step->outputs[BACKWARD_DV], b, kv_head);
-        for (int64_t h = first_head; h < first_head + group; h++) clear(&a->step->outputs[BACKWARD_DQ], b, h);
+        for (int64_t h = first_head; h < first_head + group; h++) clear_dq(a, b, h);
         for (int64_t first = 0; first < a->keys; first += KEYS) {
             const struct block block = block_at(a, b, kv_head, first, workspace);
             for (int64_t h = first_head; h < first_head + group; h++)
@@ -432,7 +497,9 @@ static void backward_jobs(void *context, int thread, int64_t begin, int64_t end)
                     const struct tile tile = tile_at(t, a->queries);
                     backward_tile(a, &block, h, &tile);
                 }
+            finish_block(a, &block);
         }
+        for (int64_t h = first_head; h < first_head + group; h++) finish_dq(a, b, h);
     }
 }
 

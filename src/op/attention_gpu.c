@@ -28,7 +28,7 @@ static void slice(const struct operands *all, int64_t first, int64_t count, stru
         struct hk_operand *o = &part->of[i];
         if (o->rank < 3) continue; /* the position */
         o->shape[0] = count;
-        o->offset += (uint64_t)(first * o->stride[0]) * sizeof(float);
+        o->offset += (uint64_t)(first * o->stride[0]) * hk_dtype_size(o->dtype);
     }
 }
 
@@ -133,13 +133,14 @@ static hk_status record(struct hk_recorder *recorder, const struct kernel *kerne
     push.tiles = (uint32_t)((kernel->rows + kernel->tile - 1) / kernel->tile);
     const uint32_t parts = (uint32_t)HK_MAX(kernel->parts, 1);
     push.groups = push.tiles * (uint32_t)kernel->heads * parts;
-    struct hk_dispatch d = {.shader = kernel->shader, .n_spec = 6, .flops = kernel->flops};
+    struct hk_dispatch d = {.shader = kernel->shader, .n_spec = 7, .flops = kernel->flops};
     d.spec[0] = kernel->invocations;
     d.spec[1] = (uint32_t)step->inputs[ATTENTION_Q].shape[3];
     d.spec[2] = (uint32_t)attrs->causal;
     d.spec[3] = step->n_outputs == 2 && step->n_inputs > ATTENTION_POSITION; /* the forward pass with a position */
     d.spec[4] = kernel->chunk;
     d.spec[5] = parts;
+    d.spec[6] = step->inputs[ATTENTION_Q].dtype;
     HK_PUSH(&d, push);
     for (int i = 0; i < kernel->count; i++)
         hk_bind(&d, kernel->bindings[i], i < kernel->first_output ? HK_READ : HK_WRITE, i);

@@ -30,6 +30,19 @@ void gemm_widen(float *to, const void *from, enum hk_dtype type, int64_t n) {
     else widen(to, from, HK_F32, n);
 }
 
+void gemm_narrow(void *to, const float *from, enum hk_dtype type, int64_t n) {
+    uint16_t *const halves = to;
+    int64_t i = 0;
+    if (type == HK_F32) {
+        memcpy(to, from, (size_t)n * sizeof *from);
+    } else if (type == HK_BF16) {
+        for (; i < n; i++) halves[i] = bf16_of(from[i]);
+    } else {
+        for (; i + VW <= n; i += VW) v_store_f16(halves + i, v_load(from + i));
+        for (; i < n; i++) halves[i] = hk_f16_from_f32(from[i]);
+    }
+}
+
 /* At most VW vectors that are dense along k: transposed by VW x VW tiles. The lanes past width are stored as well; the
    next row, or the next call, overwrites them. */
 INLINED void pack_dense_inner(float *target, int64_t pitch, const void *source, enum hk_dtype type, int64_t width,
@@ -65,7 +78,7 @@ void gemm_pack(float *target, int64_t pitch, const float *source, int64_t width,
     pack(target, pitch, source, HK_F32, width, k, outer, inner);
 }
 
-static void pack_any(float *target, int64_t pitch, const void *source, enum hk_dtype type, int64_t width, int64_t k,
+void gemm_pack_any(float *target, int64_t pitch, const void *source, enum hk_dtype type, int64_t width, int64_t k,
                      int64_t outer, int64_t inner) {
     if (type == HK_F16) pack(target, pitch, source, HK_F16, width, k, outer, inner);
     else if (type == HK_BF16) pack(target, pitch, source, HK_BF16, width, k, outer, inner);
@@ -192,7 +205,7 @@ static void pack_b(const struct gemm *g, float *packed, int64_t column, int64_t 
     for (int64_t p = 0; p < depth; p += step)
         for (int64_t j = 0; j < width; j += GEMM_COLUMNS) {
             const int64_t strip = HK_MIN(width - j, GEMM_COLUMNS), pitch = gemm_vectors(strip) * VW;
-            pack_any(packed + j * depth + p * pitch, pitch,
+            gemm_pack_any(packed + j * depth + p * pitch, pitch,
                      gemm_at(g->b, g->b_type, (column + j) * g->b_column + (first + p) * g->b_row), g->b_type, strip,
                      HK_MIN(depth - p, step), g->b_column, g->b_row);
         }
@@ -211,7 +224,7 @@ static void pack_a(const struct gemm *g, float *packed, const struct strips *str
     for (int64_t p = 0; p < depth; p += step)
         for (int64_t s = from; s < to; s++) {
             const int64_t row = first_row(strips, s), rows = first_row(strips, s + 1) - row;
-            pack_any(packed + (s - from) * GEMM_STRIP + p * rows, rows,
+            gemm_pack_any(packed + (s - from) * GEMM_STRIP + p * rows, rows,
                      gemm_at(g->a, g->a_type, row * g->a_row + (first + p) * g->a_column), g->a_type, rows,
                      HK_MIN(depth - p, step), g->a_row, g->a_column);
         }

@@ -8,7 +8,9 @@
 
 /* Functions of the instruction set that the including file is compiled for. */
 #define gemm_pack CPU_NAME(gemm_pack)
+#define gemm_pack_any CPU_NAME(gemm_pack_any)
 #define gemm_widen CPU_NAME(gemm_widen)
+#define gemm_narrow CPU_NAME(gemm_narrow)
 #define gemm_tile CPU_NAME(gemm_tile)
 #define gemm_block CPU_NAME(gemm_block)
 #define gemm_few CPU_NAME(gemm_few)
@@ -56,6 +58,9 @@ struct gemm {
    GEMM_SLACK floats past k * pitch. */
 void gemm_pack(float *target, int64_t pitch, const float *source, int64_t width, int64_t k, int64_t outer,
                int64_t inner);
+/* The same of elements of any of the three dtypes. */
+void gemm_pack_any(float *target, int64_t pitch, const void *source, enum hk_dtype type, int64_t width, int64_t k,
+                   int64_t outer, int64_t inner);
 
 /* How many vectors wide a strip of B with this many columns is packed: its pitch is that times VW. */
 static inline int gemm_vectors(int64_t width) { return width > VW ? 2 : 1; }
@@ -66,6 +71,8 @@ static inline const void *gemm_at(const void *data, enum hk_dtype type, int64_t 
 
 /* n elements as f32. Reads no element past them. */
 void gemm_widen(float *to, const void *from, enum hk_dtype type, int64_t n);
+/* And back, rounded to nearest even. */
+void gemm_narrow(void *to, const float *from, enum hk_dtype type, int64_t n);
 
 enum gemm_start { GEMM_SET, GEMM_ADD };
 

@@ -123,6 +123,16 @@ static struct hk_value *build_attention(struct hk_graph *graph, struct hk_value 
     return hk_attention(in[0], in[1], in[2], &(struct hk_attention_params){.causal = true});
 }
 
+static struct hk_value *build_attention_f16(struct hk_graph *graph, struct hk_value *const *in) {
+    struct hk_value *const x[] = {hk_cast(in[0], HK_F16), hk_cast(in[1], HK_F16), hk_cast(in[2], HK_F16)};
+    return build_attention(graph, x);
+}
+
+static struct hk_value *build_attention_bf16(struct hk_graph *graph, struct hk_value *const *in) {
+    struct hk_value *const x[] = {hk_cast(in[0], HK_BF16), hk_cast(in[1], HK_BF16), hk_cast(in[2], HK_BF16)};
+    return build_attention(graph, x);
+}
+
 static void compile_attention(struct lab *lab, struct hk_device *device) {
     static const int64_t depths[] = {32, 48, 64, 80, 96, 112, 128, 160, 192, 256};
     for (size_t i = 0; i < HK_LENGTH(depths); i++) {
@@ -132,7 +142,11 @@ static void compile_attention(struct lab *lab, struct hk_device *device) {
                                   .n_inputs = 3,
                                   .build = build_attention,
                                   .gradient = true};
+        struct hk_case f16 = c, bf16 = c;
+        f16.build = build_attention_f16, bf16.build = build_attention_bf16;
         compile_case(lab, device, "attention", &c);
+        compile_case(lab, device, "attention", &f16);
+        compile_case(lab, device, "attention", &bf16);
     }
 }
 
