@@ -20,6 +20,10 @@ layout(push_constant) uniform Push {
 
 READ_WORDS(0, a);
 READ_WORDS(1, b);
+layout(set = 0, binding = 0, std430) restrict readonly buffer Pairs_a { uvec2 a2[]; };
+layout(set = 0, binding = 0, std430) restrict readonly buffer Fours_a { uvec4 a4[]; };
+layout(set = 0, binding = 1, std430) restrict readonly buffer Pairs_b { uvec2 b2[]; };
+layout(set = 0, binding = 1, std430) restrict readonly buffer Fours_b { uvec4 b4[]; };
 FLOATS(2, c);
 READ_FLOATS(3, bias);
 
@@ -32,6 +36,15 @@ float element_of(uint word, uint i, uint type) {
 
 float a_at(uint i) { return element_of(a[word_of(i, A_TYPE)], i, A_TYPE); }
 float b_at(uint i) { return element_of(b[word_of(i, B_TYPE)], i, B_TYPE); }
+
+vec4 four_halves(uvec2 words, uint type) {
+    return vec4(element_of(words.x, 0, type), element_of(words.x, 1, type), element_of(words.y, 0, type),
+                element_of(words.y, 1, type));
+}
+
+// Elements 4 i .. 4 i + 3, which must lie aligned.
+vec4 vector_of_a(uint i) { return A_TYPE == F32 ? uintBitsToFloat(a4[i]) : four_halves(a2[i], A_TYPE); }
+vec4 vector_of_b(uint i) { return B_TYPE == F32 ? uintBitsToFloat(b4[i]) : four_halves(b2[i], B_TYPE); }
 
 // Where a batch item begins.
 uint a_of(uint batch) {

@@ -49,7 +49,8 @@ struct hk_limits {
     uint32_t max_invocations, shared_memory, subgroup_size;
     uint32_t max_groups;     /* per dimension; at least 65535 */
     uint32_t processors;     /* rough number of compute units, at least 1 */
-    uint32_t registers;      /* rough number of 32-bit ones that an invocation may have before the driver spills */
+    uint32_t registers;      /* rough number of 32-bit ones that an invocation may have: with more the driver spills, or little is
+                                at work at once */
     bool float16, storage16;
     struct hk_cooperative cooperative[HK_MAX_COOPERATIVE]; /* those there are ... */
     int n_cooperative;

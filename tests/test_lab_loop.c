@@ -45,7 +45,7 @@ static void test_pairs_and_matrices(void **state) {
 /* The hot loop holds no other loop, and has the most multiply-adds of those. */
 static void test_nested(void **state) {
     (void)state;
-    EXPECT("BB1:\n"
+    EXPECT("BB1:\n\tv_fma_f32 v0, v1, v2, v0\n"
            "\tv_fma_f32 v0, v1, v2, v0\n\tv_fma_f32 v0, v1, v2, v0\n\tv_fma_f32 v0, v1, v2, v0\n"
            "BB2:\n"
            "\tv_add_f32 v0, v0, v0\n"
@@ -75,6 +75,19 @@ static void test_nvk(void **state) {
            "                 exit                    // delay=1\n"
            "} -> []\n",
            50);
+    /* the way out lies within */
+    EXPECT("block.u 0 L4 [2] -> {\n"
+           "      r0       = ffma r4 r5 r0           // delay=4\n"
+           "                 bra !up0 L7             // delay=1\n"
+           "} -> [1, 2]\n"
+           "block.u 1 L6 [0] -> {\n"
+           "      r4       = mov r0                  // delay=4\n"
+           "                 exit                    // delay=1\n"
+           "} -> []\n"
+           "block.u 2 L7 [0] -> {\n"
+           "                 bra L4                  // delay=1\n"
+           "} -> [0]\n",
+           100.0 / 3);
 }
 
 static void test_turnip(void **state) {

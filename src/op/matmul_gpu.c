@@ -34,6 +34,7 @@ struct kernel {
     uint32_t invocations; /* 0: the subgroup's size, and tile_n columns for each of them; COOPERATIVE: subgroups */
     uint32_t spec[5];     /* constants from COMMON_SPEC on; COOPERATIVE: BM, BN, BK, WM, WN */
     uint32_t registers;   /* that an invocation must have (see struct hk_limits) */
+    bool ahead;           /* matmul: reads ahead */
 };
 
 enum {
@@ -42,16 +43,17 @@ enum {
 };
 
 static const struct kernel kernels[] = {
-    {"matmul_direct", NULL, SOFTWARE, 1, false, 1, 2, 0, {1, 2, 32}, 0},
-    {"matmul_direct", NULL, SOFTWARE, 0, false, 8, 8, 0, {8, 8, 4}, 0},
-    {"matmul_few", NULL, PLAIN, 1, false, 1, 64, 256, {1, 4}, 0},
-    {"matmul_few", NULL, PLAIN, 4, false, 4, 64, 256, {4, 4}, 0},
-    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 8, {128, 128, 32, 64, 32}, 0},
-    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 64, 64, 4, {64, 64, 32, 32, 32}, 0},
-    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 32, 32, 4, {32, 32, 32, 16, 16}, 0},
-    {"matmul", NULL, PLAIN, 0, true, 128, 128, 256, {128, 128, 16, 8, 8}, 128},
-    {"matmul", NULL, PLAIN, 0, true, 64, 64, 256, {64, 64, 16, 4, 4}, 0},
-    {"matmul", NULL, PLAIN, 0, false, 32, 32, 64, {32, 32, 32, 4, 4}, 0},
+    {"matmul_direct", NULL, SOFTWARE, 1, false, 1, 2, 0, {1, 2, 32}, 0, false},
+    {"matmul_direct", NULL, SOFTWARE, 0, false, 8, 8, 0, {8, 8, 4}, 0, false},
+    {"matmul_few", NULL, PLAIN, 1, false, 1, 16, 256, {1, 16}, 0, false},
+    {"matmul_few", NULL, PLAIN, 4, false, 4, 16, 256, {4, 16}, 0, false},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 8, {128, 128, 32, 64, 32}, 0, false},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 64, 64, 4, {64, 64, 32, 32, 32}, 0, false},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 32, 32, 4, {32, 32, 32, 16, 16}, 0, false},
+    {"matmul", NULL, PLAIN, 0, true, 128, 128, 256, {128, 128, 16, 8, 8}, 256, true},
+    {"matmul", NULL, PLAIN, 0, true, 128, 64, 256, {128, 64, 16, 8, 4}, 128, false},
+    {"matmul", NULL, PLAIN, 0, true, 64, 64, 128, {64, 64, 16, 8, 4}, 0, false},
+    {"matmul", NULL, PLAIN, 0, false, 32, 64, 128, {32, 64, 16, 4, 4}, 0, true},
 };
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -200,6 +202,16 @@ static void set_pairs(struct hk_dispatch *d, const struct product *p) {
                                           p->side[side].stride[K] == 1 && is_aligned(p, side, K, 4);
 }
 
+/* The last constants of matmul and matmul_few: whether four elements along the dense dimension of each side are a vector. */
+static void add_fours(struct hk_dispatch *d, const struct kernel *kernel, const struct product *p) {
+    d->spec[d->n_spec++] = kernel->ahead;
+    for (int side = A; side <= C; side++) {
+        const int dense = side == C ? N : side == A ? (d->spec[1] ? K : M) : (d->spec[2] ? N : K);
+        d->spec[d->n_spec++] = p->side[side].stride[dense] == 1 &&
+                               is_aligned(p, side, dense, 4 * hk_dtype_size(p->side[side].operand->dtype));
+    }
+}
+
 /* What matmul_cooperative has besides. */
 static void add_matrices(struct hk_dispatch *d, const struct kernel *kernel, const struct product *p,
                          const struct hk_limits *limits) {
@@ -232,6 +244,7 @@ static hk_status record(const struct product *p, struct hk_recorder *recorder) {
                                      (double)batch_items(p)};
     memcpy(d.spec + COMMON_SPEC, kernel->spec, sizeof kernel->spec);
     if (kernel->needs == SOFTWARE) set_pairs(&d, p);
+    if (kernel->needs == PLAIN) add_fours(&d, kernel, p);
     if (kernel->needs == COOPERATIVE) add_matrices(&d, kernel, p, recorder->limits);
     HK_PUSH(&d, push);
     bind(&d, p, A, HK_READ);

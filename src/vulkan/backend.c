@@ -40,15 +40,33 @@ static uint32_t count_processors(const struct vk_device *device) {
     }
 }
 
-/* GPUs for phones have few, by their drivers. HEKLA_GPU_REGISTERS=number instead, for tests. */
+/* By driver: GPUs for phones have few; those of Intel and Apple, and of AMD before RDNA (which has subgroups of 32), have few for
+   as many invocations as they need. HEKLA_GPU_REGISTERS=number instead, for tests. */
 static uint32_t count_registers(const struct vk_device *device) {
     const char *text = getenv("HEKLA_GPU_REGISTERS");
-    static const int drivers[] = {VK_DRIVER_ID_QUALCOMM_PROPRIETARY, VK_DRIVER_ID_MESA_TURNIP, VK_DRIVER_ID_ARM_PROPRIETARY,
-                                  VK_DRIVER_ID_MESA_PANVK, VK_DRIVER_ID_IMAGINATION_PROPRIETARY};
+    static const struct {
+        int driver; /* VkDriverId */
+        uint32_t registers, least_subgroup;
+    } drivers[] = {
+        {VK_DRIVER_ID_QUALCOMM_PROPRIETARY, 64, 0},
+        {VK_DRIVER_ID_MESA_TURNIP, 64, 0},
+        {VK_DRIVER_ID_ARM_PROPRIETARY, 64, 0},
+        {VK_DRIVER_ID_MESA_PANVK, 64, 0},
+        {VK_DRIVER_ID_IMAGINATION_PROPRIETARY, 64, 0},
+        {VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, 128, 0},
+        {VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, 128, 0},
+        {VK_DRIVER_ID_MOLTENVK, 128, 0},
+        {26 /* VK_DRIVER_ID_MESA_HONEYKRISP, which older headers lack */, 128, 0},
+        {VK_DRIVER_ID_MESA_RADV, 128, 64},
+        {VK_DRIVER_ID_AMD_PROPRIETARY, 128, 64},
+        {VK_DRIVER_ID_AMD_OPEN_SOURCE, 128, 64},
+    };
     if (text) return (uint32_t)strtoul(text, NULL, 10);
     for (size_t i = 0; i < HK_LENGTH(drivers); i++)
-        if ((int)device->physical.properties12.driverID == drivers[i]) return 64;
-    return 128;
+        if ((int)device->physical.properties12.driverID == drivers[i].driver &&
+            device->physical.properties13.minSubgroupSize >= drivers[i].least_subgroup)
+            return drivers[i].registers;
+    return 256;
 }
 
 /* HEKLA_GPU_KERNELS=1 makes a software device run the kernels that are made for hardware, for tests. */

@@ -3,24 +3,23 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct label {
-    const char *name;
-    size_t length;
-    int line, counted, multiplies; /* before it */
-};
-
-struct loop {
-    int first, last; /* lines */
+/* Instructions that are entered at the first and left after the last. */
+struct block {
+    const char *label;
+    size_t label_length;
     int counted, multiplies;
+    const char *target; /* of the branch that ends it; NULL: none */
+    size_t target_length;
+    bool falls_through;
+    int to; /* the target's block; -1: none */
 };
 
-struct reader {
-    int line, counted, multiplies; /* so far */
-    struct label *labels;
-    int n_labels, label_capacity;
-    struct loop *loops;
-    int n_loops, loop_capacity;
+struct code {
+    struct block *blocks; /* the last is still being read */
+    int count, capacity;
 };
+
+/* ---- Reading ---- */
 
 static const char *const multiplies[] = {
     "v_fma",    "v_mac_f",    "v_mad_f", "v_mada", "v_madm",
@@ -30,6 +29,10 @@ static const char *const multiplies[] = {
 };
 static const char *const waits[] = {"s_wait", "s_delay_alu", "s_nop", "s_clause", "nop"};
 static const char *const branches[] = {"s_branch", "s_cbranch", "br", "jump", "bany", "ball"};
+static const char *const always[] = {"s_branch", "jump"}; /* and "bra LABEL", "bra pT LABEL" */
+static const char *const ends[] = {"s_endpgm", "exit", "end"};
+
+#define IS_ONE_OF(list, word) is_one_of(list, HK_LENGTH(list), word)
 
 static bool is_one_of(const char *const *list, size_t count, const char *word) {
     for (size_t i = 0; i < count; i++)
@@ -48,24 +51,27 @@ static const char *skip_space(const char *text, const char *end) {
     return text;
 }
 
-static void add_label(struct reader *r, const char *name, size_t length) {
-    if (!hk_grow(&r->labels, &r->label_capacity, r->n_labels + 1, sizeof *r->labels)) abort();
-    r->labels[r->n_labels++] = (struct label){name, length, r->line, r->counted, r->multiplies};
+static struct block *last_block(struct code *code) { return &code->blocks[code->count - 1]; }
+
+static void begin_block(struct code *code, const char *label, size_t length) {
+    if (!hk_grow(&code->blocks, &code->capacity, code->count + 1, sizeof *code->blocks)) abort();
+    code->blocks[code->count++] = (struct block){.label = label, .label_length = length, .falls_through = true};
 }
 
-/* Where the branch goes back, to a label that came before. */
-static void add_loop(struct reader *r, const char *target, size_t length) {
-    const struct label *label = r->labels, *const last = r->labels + r->n_labels;
-    while (label < last && (label->length != length || strncmp(label->name, target, length))) label++;
-    if (label == last) return;
-    if (!hk_grow(&r->loops, &r->loop_capacity, r->n_loops + 1, sizeof *r->loops)) abort();
-    r->loops[r->n_loops++] =
-        (struct loop){label->line, r->line, r->counted - label->counted, r->multiplies - label->multiplies};
+static void end_block(struct code *code, const char *text, const char *end, bool predicated) {
+    const char *target = end, *const operand = skip_space(text + word_length(text, end), end);
+    while (target > text && target[-1] != ' ' && target[-1] != '\t' && target[-1] != '#') target--;
+    last_block(code)->target = target;
+    last_block(code)->target_length = (size_t)(end - target);
+    last_block(code)->falls_through = !IS_ONE_OF(always, text) && (predicated || strncmp(text, "bra ", 4) ||
+                                                                   (operand != target && strncmp(operand, "pT ", 3)));
+    begin_block(code, NULL, 0);
 }
 
 /* One instruction: "(ss)(rpt1)mad.f32 r0.x, ...", "@!p0 r1 = ffma r2 ...", "v_dual_fmac_f32 ... :: v_dual_mov_b32 ...".
  */
-static void read_instruction(struct reader *r, const char *text, const char *end) {
+static void read_instruction(struct code *code, const char *text, const char *end) {
+    const bool predicated = *text == '@';
     int times = 1;
     while (text < end && (*text == '(' || *text == '@')) {
         if (!strncmp(text, "(rpt", 4)) times = atoi(text + 4) + 1;
@@ -74,17 +80,18 @@ static void read_instruction(struct reader *r, const char *text, const char *end
     }
     for (const char *at = text; at + 2 < end; at++)
         if (!strncmp(at, " = ", 3)) text = skip_space(at + 3, end);
-    if (text >= end || is_one_of(waits, HK_LENGTH(waits), text)) return;
-    r->counted += times;
-    if (is_one_of(multiplies, HK_LENGTH(multiplies), text)) r->multiplies += times;
-    if (!is_one_of(branches, HK_LENGTH(branches), text)) return;
-    const char *target = end; /* its last word */
-    while (target > text && target[-1] != ' ' && target[-1] != '\t' && target[-1] != '#') target--;
-    add_loop(r, target, (size_t)(end - target));
+    if (text >= end || IS_ONE_OF(waits, text)) return;
+    last_block(code)->counted += times;
+    if (IS_ONE_OF(multiplies, text)) last_block(code)->multiplies += times;
+    if (IS_ONE_OF(branches, text)) {
+        end_block(code, text, end, predicated);
+    } else if (IS_ONE_OF(ends, text)) {
+        last_block(code)->falls_through = predicated;
+        begin_block(code, NULL, 0);
+    }
 }
 
-static void read_line(struct reader *r, const char *text, const char *end) {
-    r->line++;
+static void read_line(struct code *code, const char *text, const char *end) {
     for (const char *at = text; at < end; at++) /* comments */
         if (*at == ';' || (*at == '/' && at[1] == '/')) end = at;
     text = skip_space(text, end);
@@ -93,34 +100,73 @@ static void read_line(struct reader *r, const char *text, const char *end) {
     if (!strncmp(text, "block", 5)) { /* "block.u 2 L3 [1, 9] -> {" */
         text = skip_space(text + word_length(text, end), end);
         text = skip_space(text + word_length(text, end), end);
-        add_label(r, text, word_length(text, end));
+        begin_block(code, text, word_length(text, end));
     } else if (end[-1] == ':' && word_length(text, end) == (size_t)(end - text)) {
-        add_label(r, text, (size_t)(end - text) - 1);
+        begin_block(code, text, (size_t)(end - text) - 1);
     } else {
         for (const char *at = text; at + 4 < end; at++)
-            if (!strncmp(at, " :: ", 4)) read_instruction(r, text, at), text = at + 4;
-        read_instruction(r, text, end);
+            if (!strncmp(at, " :: ", 4)) read_instruction(code, text, at), text = at + 4;
+        read_instruction(code, text, end);
     }
 }
 
-/* Loops of one label are one, with several ways back: the last of them ends it. */
-static bool is_innermost(const struct reader *r, const struct loop *loop) {
-    for (const struct loop *i = r->loops; i < r->loops + r->n_loops; i++)
-        if (i != loop && i->first >= loop->first && i->last <= loop->last && i->first != loop->first) return false;
-    return true;
+static int find_target(const struct code *code, const struct block *from) {
+    for (int i = 0; i < code->count && from->target; i++)
+        if (code->blocks[i].label_length == from->target_length &&
+            !strncmp(code->blocks[i].label, from->target, from->target_length))
+            return i;
+    return -1;
+}
+
+/* ---- Loops ---- */
+
+/* Marks the blocks from which a branch back to `head` is reached without passing it; false where there is none. Blocks
+   before the head do not count: a loop is entered at its top. */
+static bool mark_loop(const struct code *code, int head, bool *inside) {
+    bool found = false;
+    memset(inside, 0, (size_t)code->count);
+    for (int i = head; i < code->count; i++) found |= inside[i] = code->blocks[i].to == head;
+    for (bool more = found; more;) {
+        more = false;
+        for (int i = code->count - 1; i > head; i--) {
+            const struct block *b = &code->blocks[i];
+            if (inside[i] ||
+                !((b->to > head && inside[b->to]) || (b->falls_through && i + 1 < code->count && inside[i + 1])))
+                continue;
+            inside[i] = more = true;
+        }
+    }
+    inside[head] = found;
+    return found;
+}
+
+/* Whether another loop begins inside. */
+static bool has_loop(const struct code *code, int head, const bool *inside) {
+    for (int i = head; i < code->count; i++)
+        if (inside[i] && code->blocks[i].to > head && code->blocks[i].to <= i) return true;
+    return false;
 }
 
 double lab_loop_share(const char *assembly) {
-    struct reader r = {0};
-    const struct loop *hot = NULL;
+    struct code code = {0};
+    double share = -1;
+    int most = 0;
+    begin_block(&code, NULL, 0);
     for (const char *end; *assembly; assembly = *end ? end + 1 : end) {
         end = assembly + strcspn(assembly, "\n");
-        read_line(&r, assembly, end);
+        read_line(&code, assembly, end);
     }
-    for (const struct loop *i = r.loops; i < r.loops + r.n_loops; i++)
-        if (is_innermost(&r, i) && i->multiplies > 0 && (!hot || i->multiplies >= hot->multiplies)) hot = i;
-    const double share = hot ? 100.0 * hot->multiplies / hot->counted : -1;
-    free(r.labels);
-    free(r.loops);
+    bool *inside = malloc((size_t)code.count);
+    if (!inside) abort();
+    for (int i = 0; i < code.count; i++) code.blocks[i].to = find_target(&code, &code.blocks[i]);
+    for (int head = 0; head < code.count; head++) {
+        if (!code.blocks[head].label || !mark_loop(&code, head, inside) || has_loop(&code, head, inside)) continue;
+        int counted = 0, multiplied = 0;
+        for (int i = head; i < code.count; i++)
+            if (inside[i]) counted += code.blocks[i].counted, multiplied += code.blocks[i].multiplies;
+        if (multiplied > most) most = multiplied, share = 100.0 * multiplied / counted;
+    }
+    free(inside);
+    free(code.blocks);
     return share;
 }
