@@ -124,7 +124,6 @@ static const struct {
     {"turnip", "attention_dkv", "occupancy", "registers for one workgroup: tiles of fewer than 64 rows would take less"},
     {"m1", "attention", "occupancy", "448 invocations at a head size of 256"},
     {"m1", "attention_dq", "occupancy", "448 invocations at a head size of 256"},
-    {"m1", "matmul", "occupancy", "448 invocations, where both operands lie along k: room for one workgroup and most of one"},
 };
 
 /* Pipelines that each row explained. */
