@@ -828,8 +828,8 @@ static struct hk_value *activate_part(struct hk_value *x) {
 }
 
 /* Three layers x = act(norm(x)) w with x [rows, 64]; the gradient of the sum by w, and the memory it took. whole: large
-   activations; else each is made in two halves, too small to be computed again. */
-static uint64_t run_activations(bool whole, float *gradient) {
+   activations; else each is made in two halves, too small to be computed again. type: of what products read. */
+static uint64_t run_activations(bool whole, enum hk_dtype type, float *gradient) {
     enum { N = 64, LAYERS = 3, ROWS = ((4 << 20) / 4 / N) };
     static float data[ROWS * N];
     uint64_t random = 5;
@@ -846,6 +846,7 @@ static uint64_t run_activations(bool whole, float *gradient) {
             halves[k] = activate_part(hk_rms_norm(h, hk_leaf(graph, one), 1e-5f));
         }
         x = whole ? activate_part(hk_rms_norm(x, hk_leaf(graph, one), 1e-5f)) : hk_concat(halves, 2, 0);
+        x = hk_cast(x, type);
     }
     store_gradient(hk_sum(hk_matmul(x, weight), HK_ALL_AXES, false), w, grad);
     struct hk_program *program = hk_compile(device, graph, NULL);
@@ -864,10 +865,15 @@ static void test_large_cheap_values_are_computed_again_for_the_same_bits(void **
     (void)state;
     static float kept[64 * 64], again[64 * 64];
     ON_EACH_DEVICE {
-        const uint64_t all = run_activations(false, kept), some = run_activations(true, again);
+        const uint64_t all = run_activations(false, HK_F32, kept), some = run_activations(true, HK_F32, again);
         assert_memory_equal(kept, again, sizeof kept);
         if (some * 10 > all * 7)
             fail_msg("computing again takes %llu bytes, keeping %llu", (unsigned long long)some, (unsigned long long)all);
+        const uint64_t narrow = run_activations(true, HK_BF16, again);
+        run_activations(false, HK_BF16, kept);
+        assert_memory_equal(kept, again, sizeof kept);
+        if (narrow > some)
+            fail_msg("bf16 takes %llu bytes, f32 %llu", (unsigned long long)narrow, (unsigned long long)some);
     }
 }
 

@@ -204,7 +204,9 @@ static struct hk_call *call_for_backward(struct pass *p, struct hk_call *call) {
 
 static bool is_cheap(const struct pass *p, const struct hk_value *root) {
     const struct hk_call *call = root->call;
-    if (!call || !(call->op->flags & HK_OP_CHEAP) || root->output || root->kept || call->index >= p->n_calls) return false;
+    if (!call || root->output || root->kept || call->index >= p->n_calls) return false;
+    if (call->op->flags & HK_OP_CHEAP_TOO) return is_cheap(p, call->inputs[0]->root);
+    if (!(call->op->flags & HK_OP_CHEAP)) return false;
     if (call->segment < p->last_segment || !p->depends[root->id]) return false;
     if (hk_elements(root) * (int64_t)hk_dtype_size(root->dtype) < CHEAP_BYTES) return false;
     /* an input without a gradient would be kept for this alone, and one that has changed since gives something else */

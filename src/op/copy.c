@@ -131,6 +131,7 @@ const struct hk_op hk_op_cast = {
     .min_inputs = 1,
     .max_inputs = 1,
     .n_outputs = 1,
+    .flags = HK_OP_CHEAP_TOO,
     .infer = infer_cast,
     .backward = backward_cast,
     .cpu = CPU_KERNELS(cast),

@@ -47,6 +47,7 @@ enum {
                                  right there */
     HK_OP_CHEAP = 16,         /* its gradient reads its inputs, which are kept therefore, and next to a product its work is
                                  small: gradients that need a large output 0 compute it again, so that it is not kept */
+    HK_OP_CHEAP_TOO = 32,     /* the same where its input is such a large output, from which it costs even less */
 };
 
 struct hk_op {
