@@ -1,8 +1,8 @@
 /* Attention on the CPU, block by block with a running softmax (Dao et al., 2022).
 
    Scores lie transposed, [keys, queries]: queries are lanes, so that maxima and sums of the softmax need no sums across
-   a vector, and the scores are, as they are, the packed right operand of the product with the values. A tile is as many
-   queries as the register tile has columns. */
+   a vector. A tile is as many queries as the register tile has columns, and its scores lie that far apart: products read
+   them as they lie, with queries as rows (GEMM_ACROSS) or keys as rows (GEMM_ALONG). */
 #ifdef HK_ISA_NAME
 #include "op/attention.h"
 #include "op/gemm.h"
@@ -46,6 +46,9 @@ static float *take(float **workspace, int64_t floats) {
     return p;
 }
 
+/* The columns of packed rows [.., depth]. */
+static int64_t padded(int64_t depth) { return (depth + TILE - 1) / TILE * TILE; }
+
 /* Rows of a head from row t on. */
 static void *rows_at(const struct hk_operand *o, int64_t b, int64_t h, int64_t t) {
     const int64_t element = b * o->stride[0] + h * o->stride[1] + t * o->stride[2];
@@ -67,15 +70,39 @@ static void pack_left(float *packed, const void *source, enum hk_dtype type, int
     }
 }
 
-/* c [rows of the strips that begin before `until`, width] (+)= left right, the left operand packed as [rows, packed_k],
-   of which the first k are used. width is one strip of the right operand. */
-static void multiply(const float *left, int64_t rows, int64_t until, int64_t packed_k, int64_t k, const float *right,
-                     int64_t width, float *c, int64_t c_row, enum gemm_start start) {
+/* Scores [rows of the strips that begin before `until`, width] = left right, the left operand packed as [rows, k]. width
+   is one strip of the right operand. */
+static void multiply(const float *left, int64_t rows, int64_t until, int64_t k, const float *right, int64_t width,
+                     float *scores) {
     const int64_t strips = strip_count(rows);
     for (int64_t s = 0; s < strips; s++) {
         const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
         if (from >= until) break;
-        gemm_tile((int)height, width, k, left + from * packed_k, right, c + from * c_row, c_row, start, NULL);
+        gemm_tile((int)height, width, k, left + from * k, GEMM_PACKED, right, scores + from * TILE, TILE, GEMM_SET, NULL);
+    }
+}
+
+/* Packs rows [count, depth] as a right operand, strip after strip of columns; multiply_scores() reads it. */
+static void pack_rows(float *packed, const void *source, enum hk_dtype type, int64_t count, int64_t depth,
+                      int64_t row_stride) {
+    for (int64_t d = 0; d < depth; d += GEMM_COLUMNS) {
+        const int64_t columns = HK_MIN(depth - d, GEMM_COLUMNS);
+        gemm_pack_any(packed + d * count, gemm_vectors(columns) * VW, gemm_at(source, type, d), type, columns, count, 1,
+                      row_stride);
+    }
+}
+
+/* c [rows, depth] (+)= scores times the first k of the packed rows [count, depth]. The scores' rows are queries where
+   they lie across, else keys. */
+static void multiply_scores(const float *scores, enum gemm_left left, int64_t rows, int64_t k, const float *packed,
+                            int64_t count, int64_t depth, float *c, int64_t c_row, enum gemm_start start) {
+    const int64_t strips = strip_count(rows);
+    for (int64_t s = 0; s < strips; s++) {
+        const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
+        for (int64_t d = 0; d < depth; d += GEMM_COLUMNS)
+            gemm_tile((int)height, HK_MIN(depth - d, GEMM_COLUMNS), k,
+                      scores + (left == GEMM_ACROSS ? from : from * TILE), left, packed + d * count,
+                      c + from * c_row + d, c_row, start, NULL);
     }
 }
 
@@ -83,7 +110,7 @@ static void multiply(const float *left, int64_t rows, int64_t until, int64_t pac
 
 struct tile {
     int64_t first, width; /* queries */
-    int vectors, lanes;   /* lanes = vectors * VW >= width */
+    int vectors, lanes;   /* lanes = vectors * VW >= width, at most TILE */
 };
 
 static struct tile tile_at(int64_t first, int64_t queries) {
@@ -107,13 +134,15 @@ static vi last_seen(const struct attention *p, const struct tile *tile, int vect
 
 /* ---- Forward ---- */
 
-/* A tile's running softmax: maximum and sum of each lane, and the unnormalized output [depth, lanes]. */
+/* A tile's running softmax: maximum and sum of each lane, and the unnormalized output [queries, depth]: where f32, the
+   output itself. */
 struct running {
     vf max[2], sum[2];
     float *out;
+    int64_t out_row;
 };
 
-/* Scores [keys, lanes] to exp(score - max), the running maximum and sum updated; factor = how the old sums shrink. */
+/* Scores [keys, TILE] to exp(score - max), the running maximum and sum updated; factor = how the old sums shrink. */
 static inline __attribute__((always_inline)) void softmax_lanes(const struct attention *p, const struct tile *tile,
                                                                 int vectors, float *scores, int64_t first,
                                                                 int64_t count, struct running *r, vf *factor) {
@@ -124,7 +153,7 @@ static inline __attribute__((always_inline)) void softmax_lanes(const struct att
     for (int v = 0; v < vectors; v++) last[v] = last_seen(p, tile, v);
     for (int64_t key = 0; key < count; key++)
         for (int v = 0; v < vectors; v++) {
-            float *at = scores + (key * vectors + v) * VW;
+            float *at = scores + key * TILE + v * VW;
             vf s = v_load(at) * scale;
             if (key >= clear) s = v_select(last[v] >= (int32_t)(first + key), s, v_set(-INFINITY));
             max[v] = v_max(s, max[v]);
@@ -132,7 +161,7 @@ static inline __attribute__((always_inline)) void softmax_lanes(const struct att
         }
     for (int64_t key = 0; key < count; key++)
         for (int v = 0; v < vectors; v++) {
-            float *at = scores + (key * vectors + v) * VW;
+            float *at = scores + key * TILE + v * VW;
             const vf e = v_exp(v_load(at) - max[v]);
             sum[v] += e;
             v_store(at, e);
@@ -150,31 +179,19 @@ static void softmax_block(const struct attention *p, const struct tile *tile, fl
     else softmax_lanes(p, tile, 1, scores, first, count, r, factor);
 }
 
-static void scale_lanes(float *x, int64_t rows, const struct tile *tile, const vf *factor) {
-    for (int64_t i = 0; i < rows; i++)
-        for (int v = 0; v < tile->vectors; v++) {
-            float *at = x + i * tile->lanes + v * VW;
-            v_store(at, v_load(at) * factor[v]);
-        }
-}
-
-/* x [depth, lanes] transposed to room [lanes, returned pitch], which holds TILE * (depth + VW) floats and GEMM_SLACK. */
-static int64_t transpose(const float *x, int64_t depth, const struct tile *tile, float *room) {
-    const int64_t pitch = (depth + VW - 1) / VW * VW;
-    gemm_pack(room, pitch, x, depth, tile->lanes, tile->lanes, 1);
-    return pitch;
-}
-
-/* to [queries, depth] += x [depth, lanes] transposed. */
-static void add_transposed(const float *x, int64_t depth, const struct tile *tile, float *room, float *to,
-                           int64_t to_row) {
-    const int64_t pitch = transpose(x, depth, tile, room);
+/* x [queries of the tile, depth], each row times its lane's factor. */
+static void scale_rows(float *x, int64_t row, int64_t depth, const struct tile *tile, const vf *factor) {
+    float by[TILE];
+    for (int v = 0; v < tile->vectors; v++) v_store(by + v * VW, factor[v]);
     for (int64_t t = 0; t < tile->width; t++)
-        for (int64_t d = 0; d < depth; d++) to[t * to_row + d] += room[t * pitch + d];
+        for (int64_t d = 0; d < depth; d++) x[t * row + d] *= by[t];
 }
 
-static void finish_tile(const struct attention *p, const struct tile *tile, struct running *r, int64_t b, int64_t h,
-                        float *room) {
+static void clear_rows(float *x, int64_t row, int64_t depth, const struct tile *tile) {
+    for (int64_t t = 0; t < tile->width; t++) memset(x + t * row, 0, (size_t)depth * sizeof *x);
+}
+
+static void finish_tile(const struct attention *p, const struct tile *tile, struct running *r, int64_t b, int64_t h) {
     const struct hk_operand *out = &p->step->outputs[ATTENTION_OUT];
     float *lse = (float *)cpu_data(&p->step->outputs[ATTENTION_LSE]) + (b * p->heads + h) * p->queries + tile->first;
     vf inverse[2];
@@ -185,21 +202,19 @@ static void finish_tile(const struct attention *p, const struct tile *tile, stru
         else v_store_part(lse + v * VW, sum, tile->width - v * VW);
         inverse[v] = v_select(some, v_set(1.0f) / r->sum[v], v_set(0.0f));
     }
-    scale_lanes(r->out, p->depth, tile, inverse);
-    const int64_t pitch = transpose(r->out, p->depth, tile, room);
-    for (int64_t t = 0; t < tile->width; t++)
-        gemm_narrow(rows_at(out, b, h, tile->first + t), room + t * pitch, p->type, p->depth);
+    scale_rows(r->out, r->out_row, p->depth, tile, inverse);
+    for (int64_t t = 0; t < tile->width && p->type != HK_F32; t++)
+        gemm_narrow(rows_at(out, b, h, tile->first + t), r->out + t * r->out_row, p->type, p->depth);
 }
 
 /* Some tiles of queries of one head against all keys. */
 static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64_t begin, int64_t end,
                           float *workspace) {
     const struct hk_operand *q = &p->step->inputs[ATTENTION_Q], *k = &p->step->inputs[ATTENTION_K],
-                            *v = &p->step->inputs[ATTENTION_V];
+                            *v = &p->step->inputs[ATTENTION_V], *o = &p->step->outputs[ATTENTION_OUT];
     const int64_t depth = p->depth, kv_head = h / (p->heads / p->kv_heads);
-    float *const keys = take(&workspace, KEYS * depth), *const values = take(&workspace, KEYS * depth);
-    float *const scores = take(&workspace, (KEYS + GEMM_ROWS) * TILE), *const room =
-                                                                           take(&workspace, TILE * (depth + VW));
+    float *const keys = take(&workspace, KEYS * depth), *const values = take(&workspace, KEYS * padded(depth));
+    float *const scores = take(&workspace, (KEYS + GEMM_ROWS) * TILE);
     float *query[TILES];
     struct running running[TILES];
     struct tile tile[TILES];
@@ -207,28 +222,31 @@ static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64
     for (int64_t t = begin; t < end; t += TILE, tiles++) {
         tile[tiles] = tile_at(t, end);
         query[tiles] = take(&workspace, depth * TILE);
-        running[tiles] =
-            (struct running){.max = {v_set(-FLT_MAX), v_set(-FLT_MAX)}, .out = take(&workspace, depth * TILE)};
+        struct running *r = &running[tiles];
+        *r = (struct running){.max = {v_set(-FLT_MAX), v_set(-FLT_MAX)}};
+        if (p->type == HK_F32) r->out = rows_at(o, b, h, t), r->out_row = o->stride[2];
+        else r->out = take(&workspace, depth * TILE), r->out_row = depth;
         gemm_pack_any(query[tiles], tile[tiles].lanes, rows_at(q, b, h, t), p->type, tile[tiles].width, depth,
                       q->stride[2], 1);
-        memset(running[tiles].out, 0, (size_t)(depth * TILE) * sizeof(float));
+        if (!visible(p, &tile[tiles], 0, 1)) clear_rows(r->out, r->out_row, depth, &tile[tiles]);
     }
     for (int64_t first = 0; first < p->keys && visible(p, &tile[tiles - 1], first, 1); first += KEYS) {
         const int64_t count = HK_MIN(p->keys - first, KEYS);
         pack_left(keys, rows_at(k, b, kv_head, first), p->type, count, depth, k->stride[2], 1);
-        pack_left(values, rows_at(v, b, kv_head, first), p->type, depth, count, 1, v->stride[2]);
+        pack_rows(values, rows_at(v, b, kv_head, first), p->type, count, depth, v->stride[2]);
         for (int i = 0; i < tiles; i++) {
             const int64_t seen = visible(p, &tile[i], first, count);
+            struct running *r = &running[i];
             vf factor[2];
             if (seen == 0) continue;
-            multiply(keys, count, seen, depth, depth, query[i], tile[i].lanes, scores, tile[i].lanes, GEMM_SET);
-            softmax_block(p, &tile[i], scores, first, seen, &running[i], factor);
-            if (first > 0) scale_lanes(running[i].out, depth, &tile[i], factor);
-            multiply(values, depth, depth, count, seen, scores, tile[i].lanes, running[i].out, tile[i].lanes,
-                     first > 0 ? GEMM_ADD : GEMM_SET);
+            multiply(keys, count, seen, depth, query[i], tile[i].lanes, scores);
+            softmax_block(p, &tile[i], scores, first, seen, r, factor);
+            if (first > 0) scale_rows(r->out, r->out_row, depth, &tile[i], factor);
+            multiply_scores(scores, GEMM_ACROSS, tile[i].width, seen, values, count, depth, r->out, r->out_row,
+                            first > 0 ? GEMM_ADD : GEMM_SET);
         }
     }
-    for (int i = 0; i < tiles; i++) finish_tile(p, &tile[i], &running[i], b, h, room);
+    for (int i = 0; i < tiles; i++) finish_tile(p, &tile[i], &running[i], b, h);
 }
 
 /* One query at a time, for generation: reading keys and values once is all the work. */
@@ -312,66 +330,38 @@ CPU_KERNEL(attention) {
 struct block {
     int64_t b, kv_head, first, count;
     float *keys, *values;          /* left operands [count, depth] */
-    float *keys_across;            /* left operand [depth, count] */
+    float *key_rows;               /* packed rows [count, depth] */
     float *query, *dout;           /* right operands [depth, lanes] of the tile */
-    float *query_rows, *dout_rows; /* right operands [width, depth], strips of GEMM_COLUMNS */
-    float *p, *ds;                 /* [count, lanes] */
-    float *dq;                     /* [depth, lanes] */
-    float *strip, *room;
-    float *dk, *dv; /* sums [count, depth]: where f32, the outputs themselves */
+    float *query_rows, *dout_rows; /* packed rows [width, depth] */
+    float *p, *ds;                 /* [count, TILE] */
+    float *dq;                     /* sums [width, depth], of 16 bits */
+    float *dk, *dv;                /* sums [count, depth]: where f32, the outputs themselves */
     int64_t dk_row, dv_row;
 };
 
 static struct block block_at(const struct attention *p, int64_t b, int64_t kv_head, int64_t first, float *workspace) {
     const struct hk_operand *k = &p->step->inputs[ATTENTION_K], *v = &p->step->inputs[ATTENTION_V];
-    const struct hk_operand *dk = &p->step->outputs[BACKWARD_DK], *dv = &p->step->outputs[BACKWARD_DV];
-    const int64_t depth = p->depth, wide = (depth + TILE - 1) / TILE * TILE;
+    const int64_t depth = p->depth;
     struct block block = {.b = b, .kv_head = kv_head, .first = first, .count = HK_MIN(p->keys - first, KEYS)};
     block.keys = take(&workspace, KEYS * depth), block.values = take(&workspace, KEYS * depth);
-    block.keys_across = take(&workspace, KEYS * depth);
+    block.key_rows = take(&workspace, KEYS * padded(depth));
     block.query = take(&workspace, depth * TILE), block.dout = take(&workspace, depth * TILE);
-    block.query_rows = take(&workspace, wide * TILE), block.dout_rows = take(&workspace, wide * TILE);
+    block.query_rows = take(&workspace, padded(depth) * TILE), block.dout_rows = take(&workspace, padded(depth) * TILE);
     block.p = take(&workspace, (KEYS + GEMM_ROWS) * TILE), block.ds = take(&workspace, (KEYS + GEMM_ROWS) * TILE);
-    block.dq = take(&workspace, depth * TILE), block.strip = take(&workspace, GEMM_ROWS * TILE);
-    block.room = take(&workspace, TILE * (depth + VW));
-    block.dk = rows_at(dk, b, kv_head, first), block.dk_row = dk->stride[2];
-    block.dv = rows_at(dv, b, kv_head, first), block.dv_row = dv->stride[2];
-    if (p->type != HK_F32) {
+    const struct hk_operand *dk = &p->step->outputs[BACKWARD_DK], *dv = &p->step->outputs[BACKWARD_DV];
+    if (p->type == HK_F32) {
+        block.dk = rows_at(dk, b, kv_head, first), block.dk_row = dk->stride[2];
+        block.dv = rows_at(dv, b, kv_head, first), block.dv_row = dv->stride[2];
+    } else {
+        block.dq = take(&workspace, TILE * depth);
         block.dk = take(&workspace, KEYS * depth), block.dv = take(&workspace, KEYS * depth);
         block.dk_row = block.dv_row = depth;
     }
-    for (int64_t i = 0; i < block.count; i++) {
-        memset(block.dk + i * block.dk_row, 0, (size_t)depth * sizeof(float));
-        memset(block.dv + i * block.dv_row, 0, (size_t)depth * sizeof(float));
-    }
     const void *key = rows_at(k, b, kv_head, first), *value = rows_at(v, b, kv_head, first);
     pack_left(block.keys, key, p->type, block.count, depth, k->stride[2], 1);
-    pack_left(block.keys_across, key, p->type, depth, block.count, 1, k->stride[2]);
     pack_left(block.values, value, p->type, block.count, depth, v->stride[2], 1);
+    pack_rows(block.key_rows, key, p->type, block.count, depth, k->stride[2]);
     return block;
-}
-
-/* Packs rows [width, depth] as a right operand, strip after strip of columns. */
-static void pack_rows(float *packed, const void *source, enum hk_dtype type, int64_t width, int64_t depth,
-                      int64_t row_stride) {
-    for (int64_t d = 0; d < depth; d += GEMM_COLUMNS) {
-        const int64_t columns = HK_MIN(depth - d, GEMM_COLUMNS);
-        gemm_pack_any(packed + d * width, gemm_vectors(columns) * VW, gemm_at(source, type, d), type, columns, width, 1,
-                      row_stride);
-    }
-}
-
-/* to [rows, depth] += x [rows, lanes] (its first width columns) times the packed rows [width, depth]. */
-static void add_over_queries(const struct block *block, const float *x, int64_t rows, const struct tile *tile,
-                             const float *packed, int64_t depth, float *to, int64_t to_row) {
-    const int64_t strips = strip_count(rows);
-    for (int64_t s = 0; s < strips; s++) {
-        const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
-        gemm_pack(block->strip, height, x + from * tile->lanes, height, tile->width, tile->lanes, 1);
-        for (int64_t d = 0; d < depth; d += GEMM_COLUMNS)
-            gemm_tile((int)height, HK_MIN(depth - d, GEMM_COLUMNS), tile->width, block->strip, packed + d * tile->width,
-                      to + from * to_row + d, to_row, GEMM_ADD, NULL);
-    }
 }
 
 /* Scores to probabilities p, and dp to ds = p * (dp - delta) * scale. lse and delta [lanes]. */
@@ -382,7 +372,7 @@ static void differentiate(const struct attention *a, const struct tile *tile, co
         const vf l = v_load(lse + v * VW), d = v_load(delta + v * VW);
         const vi last = last_seen(a, tile, v);
         for (int64_t key = 0; key < seen; key++) {
-            float *p = block->p + key * tile->lanes + v * VW, *ds = block->ds + key * tile->lanes + v * VW;
+            float *p = block->p + key * TILE + v * VW, *ds = block->ds + key * TILE + v * VW;
             const vf e = v_exp(v_load(p) * scale - l);
             const vf x = v_select(last >= (int32_t)(block->first + key), e, v_set(0.0f));
             v_store(p, x);
@@ -415,32 +405,39 @@ static void read_statistics(const struct attention *a, const struct tile *tile, 
     }
 }
 
-/* [queries, depth] of a head */
-static float *sums_of_dq(const struct attention *a, int64_t b, int64_t h) {
-    return (float *)cpu_data(&a->step->scratch) + (b * a->heads + h) * a->queries * a->depth;
-}
-
-/* Adds a tile's part to dq. Of 16 bits it is summed in the scratch memory, unless one block has all keys. */
-static void add_dq(const struct attention *a, const struct block *block, int64_t h, const struct tile *tile) {
+/* Where a tile's dq is summed: where f32, in the output. Of 16 bits, in the workspace, or, if there are several blocks of
+   keys, in the scratch memory. */
+static float *sums_of_dq(const struct attention *a, const struct block *block, int64_t h, const struct tile *tile,
+                         int64_t *row) {
     const struct hk_operand *dq = &a->step->outputs[BACKWARD_DQ];
-    void *const to = rows_at(dq, block->b, h, tile->first);
-    if (a->type == HK_F32) {
-        add_transposed(block->dq, a->depth, tile, block->room, to, dq->stride[2]);
-    } else if (a->keys <= ATTENTION_CPU_KEYS) {
-        const int64_t pitch = transpose(block->dq, a->depth, tile, block->room);
-        for (int64_t t = 0; t < tile->width; t++)
-            gemm_narrow(rows_at(dq, block->b, h, tile->first + t), block->room + t * pitch, a->type, a->depth);
-    } else {
-        add_transposed(block->dq, a->depth, tile, block->room, sums_of_dq(a, block->b, h) + tile->first * a->depth, a->depth);
-    }
+    *row = a->type == HK_F32 ? dq->stride[2] : a->depth;
+    if (a->type == HK_F32) return rows_at(dq, block->b, h, tile->first);
+    if (a->keys <= KEYS) return block->dq;
+    return (float *)cpu_data(&a->step->scratch) + ((block->b * a->heads + h) * a->queries + tile->first) * a->depth;
 }
 
-/* A tile of queries of head h against the block: adds to dq, dk and dv. */
-static void backward_tile(const struct attention *a, const struct block *block, int64_t h, const struct tile *tile) {
+/* After the last block, sums of 16 bits become the output. */
+static void finish_dq(const struct attention *a, const struct block *block, int64_t h, const struct tile *tile,
+                      const float *sums) {
+    if (a->type == HK_F32 || block->first + block->count < a->keys) return;
+    for (int64_t t = 0; t < tile->width; t++)
+        gemm_narrow(rows_at(&a->step->outputs[BACKWARD_DQ], block->b, h, tile->first + t), sums + t * a->depth, a->type,
+                    a->depth);
+}
+
+/* A tile of queries of head h against the block: adds to dq, dk and dv, of which the first to come sets them. */
+static void backward_tile(const struct attention *a, const struct block *block, int64_t h, const struct tile *tile,
+                          enum gemm_start start) {
     const struct hk_operand *q = &a->step->inputs[ATTENTION_Q], *g = &a->step->inputs[BACKWARD_DOUT];
     const int64_t depth = a->depth, seen = visible(a, tile, block->first, block->count), lanes = tile->lanes;
     float lse[TILE], delta[TILE];
-    if (seen == 0) return;
+    int64_t dq_row;
+    float *const dq = sums_of_dq(a, block, h, tile, &dq_row);
+    if (seen == 0) {
+        if (block->first == 0) clear_rows(dq, dq_row, depth, tile);
+        finish_dq(a, block, h, tile, dq);
+        return;
+    }
     const void *query = rows_at(q, block->b, h, tile->first), *dout = rows_at(g, block->b, h, tile->first);
     gemm_pack_any(block->query, lanes, query, a->type, tile->width, depth, q->stride[2], 1);
     gemm_pack_any(block->dout, lanes, dout, a->type, tile->width, depth, g->stride[2], 1);
@@ -448,21 +445,16 @@ static void backward_tile(const struct attention *a, const struct block *block, 
     pack_rows(block->dout_rows, dout, a->type, tile->width, depth, g->stride[2]);
     read_statistics(a, tile, block->b, h, lse, delta);
 
-    multiply(block->keys, block->count, seen, depth, depth, block->query, lanes, block->p, lanes, GEMM_SET);
-    multiply(block->values, block->count, seen, depth, depth, block->dout, lanes, block->ds, lanes, GEMM_SET);
+    multiply(block->keys, block->count, seen, depth, block->query, lanes, block->p);
+    multiply(block->values, block->count, seen, depth, block->dout, lanes, block->ds);
     differentiate(a, tile, block, seen, lse, delta);
-    add_over_queries(block, block->p, seen, tile, block->dout_rows, depth, block->dv, block->dv_row);
-    add_over_queries(block, block->ds, seen, tile, block->query_rows, depth, block->dk, block->dk_row);
-    multiply(block->keys_across, depth, depth, block->count, seen, block->ds, lanes, block->dq, lanes, GEMM_SET);
-    add_dq(a, block, h, tile);
-}
-
-static void clear_dq(const struct attention *a, int64_t b, int64_t h) {
-    const struct hk_operand *dq = &a->step->outputs[BACKWARD_DQ];
-    for (int64_t t = 0; t < a->queries; t++)
-        memset(rows_at(dq, b, h, t), 0, (size_t)a->depth * hk_dtype_size(a->type));
-    if (a->type != HK_F32 && a->keys > ATTENTION_CPU_KEYS)
-        memset(sums_of_dq(a, b, h), 0, (size_t)(a->queries * a->depth) * sizeof(float));
+    multiply_scores(block->p, GEMM_ALONG, seen, tile->width, block->dout_rows, tile->width, depth,
+                    block->dv, block->dv_row, start);
+    multiply_scores(block->ds, GEMM_ALONG, seen, tile->width, block->query_rows, tile->width, depth,
+                    block->dk, block->dk_row, start);
+    multiply_scores(block->ds, GEMM_ACROSS, tile->width, seen, block->key_rows, block->count, depth, dq, dq_row,
+                    block->first > 0 ? GEMM_ADD : GEMM_SET);
+    finish_dq(a, block, h, tile, dq);
 }
 
 /* Sums that are no outputs become such. */
@@ -476,30 +468,23 @@ static void finish_block(const struct attention *a, const struct block *block) {
     }
 }
 
-static void finish_dq(const struct attention *a, int64_t b, int64_t h) {
-    if (a->type == HK_F32 || a->keys <= ATTENTION_CPU_KEYS) return;
-    for (int64_t t = 0; t < a->queries; t++)
-        gemm_narrow(rows_at(&a->step->outputs[BACKWARD_DQ], b, h, t), sums_of_dq(a, b, h) + t * a->depth, a->type, a->depth);
-}
-
-/* One head of keys and values, with all heads of queries that share it. */
+/* One head of keys and values, with all heads of queries that share it. The last queries, which see all keys, first. */
 static void backward_jobs(void *context, int thread, int64_t begin, int64_t end) {
     const struct attention *a = context;
     float *workspace = (float *)(void *)(a->workspace + (size_t)thread * a->workspace_bytes);
     const int64_t group = a->heads / a->kv_heads;
     for (int64_t job = begin; job < end; job++) {
         const int64_t b = job / a->kv_heads, kv_head = job % a->kv_heads, first_head = kv_head * group;
-        for (int64_t h = first_head; h < first_head + group; h++) clear_dq(a, b, h);
         for (int64_t first = 0; first < a->keys; first += KEYS) {
             const struct block block = block_at(a, b, kv_head, first, workspace);
+            enum gemm_start start = GEMM_SET;
             for (int64_t h = first_head; h < first_head + group; h++)
-                for (int64_t t = 0; t < a->queries; t += TILE) {
+                for (int64_t t = (a->queries - 1) / TILE * TILE; t >= 0; t -= TILE, start = GEMM_ADD) {
                     const struct tile tile = tile_at(t, a->queries);
-                    backward_tile(a, &block, h, &tile);
+                    backward_tile(a, &block, h, &tile, start);
                 }
             finish_block(a, &block);
         }
-        for (int64_t h = first_head; h < first_head + group; h++) finish_dq(a, b, h);
     }
 }
 

@@ -114,7 +114,8 @@ static __attribute__((noinline)) void store_narrow(const float *sums, int64_t pi
 }
 
 static inline __attribute__((always_inline)) void tile(int rows, int vectors, int64_t k, const float *restrict a,
-                                                       const float *restrict b, const struct tile_out *out) {
+                                                       int64_t a_row, int64_t a_step, const float *restrict b,
+                                                       const struct tile_out *out) {
     vf sum[GEMM_ROWS][2];
 #pragma GCC unroll 16
     for (int i = 0; i < rows; i++) {
@@ -125,11 +126,11 @@ static inline __attribute__((always_inline)) void tile(int rows, int vectors, in
         const vf b0 = v_load(b), b1 = vectors > 1 ? v_load(b + VW) : b0;
 #pragma GCC unroll 16
         for (int i = 0; i < rows; i++) {
-            const vf x = v_set(a[i]);
+            const vf x = v_set(a[i * a_row]);
             sum[i][0] += x * b0;
             if (vectors > 1) sum[i][1] += x * b1;
         }
-        a += rows;
+        a += a_step;
         b += vectors * VW;
     }
     if (out->width == vectors * VW) {
@@ -146,16 +147,25 @@ static inline __attribute__((always_inline)) void tile(int rows, int vectors, in
 }
 
 typedef void tile_fn(int64_t k, const float *a, const float *b, const struct tile_out *out);
-#define TILE(rows, vectors)                                                                                            \
-    static void tile_##rows##_##vectors(int64_t k, const float *a, const float *b, const struct tile_out *out) {       \
-        tile(rows, vectors, k, a, b, out);                                                                             \
+#define TILE(rows, vectors, left, a_row, a_step)                                                                       \
+    static void tile_##left##_##rows##_##vectors(int64_t k, const float *a, const float *b,                            \
+                                                 const struct tile_out *out) {                                         \
+        tile(rows, vectors, k, a, a_row, a_step, b, out);                                                              \
     }
 #define TILE_PAIR(rows)                                                                                                \
-    TILE(rows, 1)                                                                                                      \
-    TILE(rows, 2)                                                                                                      \
+    TILE(rows, 1, packed, 1, rows)                                                                                     \
+    TILE(rows, 2, packed, 1, rows)                                                                                     \
+    TILE(rows, 1, across, 1, GEMM_COLUMNS)                                                                             \
+    TILE(rows, 2, across, 1, GEMM_COLUMNS)                                                                             \
+    TILE(rows, 1, along, GEMM_COLUMNS, 1)                                                                              \
+    TILE(rows, 2, along, GEMM_COLUMNS, 1)                                                                              \
     _Static_assert(rows <= GEMM_ROWS, "tile")
 #define TILE_NAMES(rows)                                                                                               \
-    { tile_##rows##_1, tile_##rows##_2 }
+    {                                                                                                                  \
+        [GEMM_PACKED] = {tile_packed_##rows##_1, tile_packed_##rows##_2},                                              \
+        [GEMM_ACROSS] = {tile_across_##rows##_1, tile_across_##rows##_2},                                              \
+        [GEMM_ALONG] = {tile_along_##rows##_1, tile_along_##rows##_2},                                                 \
+    }
 
 TILE_PAIR(1);
 TILE_PAIR(2);
@@ -176,7 +186,7 @@ TILE_PAIR(13);
 TILE_PAIR(14);
 #endif
 
-static tile_fn *const tiles[GEMM_ROWS][2] = {
+static tile_fn *const tiles[GEMM_ROWS][3][2] = {
     TILE_NAMES(1),  TILE_NAMES(2),  TILE_NAMES(3),  TILE_NAMES(4),
 #if GEMM_ROWS > 4
     TILE_NAMES(5),  TILE_NAMES(6),
@@ -187,10 +197,10 @@ static tile_fn *const tiles[GEMM_ROWS][2] = {
 #endif
 };
 
-void gemm_tile(int rows, int64_t width, int64_t k, const float *a, const float *b, float *c, int64_t c_row,
-               enum gemm_start start, const float *bias) {
+void gemm_tile(int rows, int64_t width, int64_t k, const float *a, enum gemm_left left, const float *b, float *c,
+               int64_t c_row, enum gemm_start start, const float *bias) {
     const struct tile_out out = {c, c_row, width, bias, start};
-    tiles[rows - 1][gemm_vectors(width) - 1](k, a, b, &out);
+    tiles[rows - 1][left][gemm_vectors(width) - 1](k, a, b, &out);
 }
 
 /* ---- The blocked product ---- */
@@ -239,8 +249,9 @@ static void multiply_block(const struct gemm *g, const float *b, float *a, int64
         const int64_t row = first_row(&strips, s), rows = first_row(&strips, s + 1) - row, ready = s % GEMM_STRIPS;
         if (ready == 0) pack_a(g, a, &strips, s, HK_MIN(s + GEMM_STRIPS, strips.count), first, depth);
         for (int64_t j = 0; j < width; j += GEMM_COLUMNS)
-            gemm_tile((int)rows, HK_MIN(width - j, GEMM_COLUMNS), depth, a + ready * GEMM_STRIP, b + j * depth,
-                      g->c + row * g->c_row + column + j, g->c_row, start, g->bias ? g->bias + column + j : NULL);
+            gemm_tile((int)rows, HK_MIN(width - j, GEMM_COLUMNS), depth, a + ready * GEMM_STRIP, GEMM_PACKED,
+                      b + j * depth, g->c + row * g->c_row + column + j, g->c_row, start,
+                      g->bias ? g->bias + column + j : NULL);
     }
 }
 

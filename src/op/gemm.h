@@ -76,10 +76,14 @@ void gemm_narrow(void *to, const float *from, enum hk_dtype type, int64_t n);
 
 enum gemm_start { GEMM_SET, GEMM_ADD };
 
-/* C [rows, width] (+)= A B with A packed (pitch = rows <= GEMM_ROWS) and B packed (pitch = VW * gemm_vectors(width)).
-   GEMM_SET adds the bias [width], if any. */
-void gemm_tile(int rows, int64_t width, int64_t k, const float *a, const float *b, float *c, int64_t c_row,
-               enum gemm_start start, const float *bias);
+/* How A lies: packed with pitch = rows; or, GEMM_COLUMNS apart, vectors across its rows, a packed right operand's; or its
+   rows. */
+enum gemm_left { GEMM_PACKED, GEMM_ACROSS, GEMM_ALONG };
+
+/* C [rows, width] (+)= A B with rows <= GEMM_ROWS and B packed (pitch = VW * gemm_vectors(width)). GEMM_SET adds the bias
+   [width], if any. */
+void gemm_tile(int rows, int64_t width, int64_t k, const float *a, enum gemm_left left, const float *b, float *c,
+               int64_t c_row, enum gemm_start start, const float *bias);
 
 /* All of g, any m, n and k (0 too), with GEMM_WORKSPACE floats, 64-byte aligned. Each element of C is summed in an
    order that depends on k alone, so a product may be cut along m and n at will. */
