@@ -205,8 +205,8 @@ void gemm_tile(int rows, int64_t width, int64_t k, const float *a, enum gemm_lef
 
 /* ---- The blocked product ---- */
 
-/* Where vectors lie side by side they are packed a few at a time for all strips: memory is read as it lies, in whole cache
-   lines, which strips of their own would share with their neighbours. */
+/* Where vectors lie side by side they are packed a few at a time for all strips: memory is read as it lies, in whole
+   cache lines, which strips of their own would share with their neighbours. */
 static int64_t piece(int64_t stride, int64_t depth) { return stride == 1 ? 8 : depth; }
 
 /* B's columns [column, column + width) at depth [first, first + depth), strip after strip. */

@@ -28,8 +28,8 @@
 #define GEMM_ROWS 4
 #endif
 
-/* Blocks of the product: a strip of A (GEMM_ROWS x GEMM_DEPTH) stays in the first cache, GEMM_STRIPS of them in the second,
-   a block of B (GEMM_DEPTH x GEMM_WIDTH) in the second or the third. */
+/* Blocks of the product: a strip of A (GEMM_ROWS x GEMM_DEPTH) stays in the first cache, GEMM_STRIPS of them in the
+   second, a block of B (GEMM_DEPTH x GEMM_WIDTH) in the second or the third. */
 #define GEMM_DEPTH 384
 #define GEMM_WIDTH (VW == 16 ? 2048 : 256)
 #define GEMM_STRIPS 8
