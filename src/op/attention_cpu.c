@@ -1,8 +1,8 @@
 /* Attention on the CPU, block by block with a running softmax (Dao et al., 2022).
 
    Scores lie transposed, [keys, queries]: queries are lanes, so that maxima and sums of the softmax need no sums across
-   a vector. A tile is as many queries as the register tile has columns, and its scores lie that far apart: products read
-   them as they lie, with queries as rows (GEMM_ACROSS) or keys as rows (GEMM_ALONG). */
+   a vector. A tile is as many queries as the register tile has columns, and its scores lie that far apart: products
+   read them as they lie, with queries as rows (GEMM_ACROSS) or keys as rows (GEMM_ALONG). */
 #ifdef HK_ISA_NAME
 #include "op/attention.h"
 #include "op/gemm.h"
@@ -70,15 +70,16 @@ static void pack_left(float *packed, const void *source, enum hk_dtype type, int
     }
 }
 
-/* Scores [rows of the strips that begin before `until`, width] = left right, the left operand packed as [rows, k]. width
-   is one strip of the right operand. */
+/* Scores [rows of the strips that begin before `until`, width] = left right, the left operand packed as [rows, k].
+   width is one strip of the right operand. */
 static void multiply(const float *left, int64_t rows, int64_t until, int64_t k, const float *right, int64_t width,
                      float *scores) {
     const int64_t strips = strip_count(rows);
     for (int64_t s = 0; s < strips; s++) {
         const int64_t from = s * rows / strips, height = (s + 1) * rows / strips - from;
         if (from >= until) break;
-        gemm_tile((int)height, width, k, left + from * k, GEMM_PACKED, right, scores + from * TILE, TILE, GEMM_SET, NULL);
+        gemm_tile((int)height, width, k, left + from * k, GEMM_PACKED, right, scores + from * TILE, TILE, GEMM_SET,
+                  NULL);
     }
 }
 
