@@ -63,6 +63,9 @@ uint v_at(uint b, uint h, uint s) { return first_of(2) + b * p.v_batch + h / p.s
 #endif
 uint g_at(uint b, uint h, uint t) { return first_of(DOUT) + b * p.g_batch + h * p.g_head + t * p.g_row; }
 uint out_at(uint binding, uint b, uint h, uint t) { return first_of(binding) + ((b * p.queries + t) * p.heads + h) * D; }
+uint kv_out_at(uint binding, uint b, uint h, uint s) {
+    return first_of(binding) + ((b * p.keys + s) * (p.heads / p.shared_by) + h / p.shared_by) * D;
+}
 uint lse_at(uint b, uint h, uint t) { return (b * p.heads + h) * p.queries + t; }
 
 // How many of the keys that exist query t sees.

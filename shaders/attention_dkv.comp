@@ -20,12 +20,8 @@ shared vec4 stage_k[CHUNK * PITCH], stage_v[CHUNK * PITCH];
 shared float stage_q[CHUNK * (COLUMNS + 1)], stage_g[CHUNK * (COLUMNS + 1)];
 shared float slice[SLICE * ELEMENTS * 16];
 
-uint row_of(uint binding, uint s) {
-    const uint kv_heads = p.heads / p.shared_by;
-    return first_of(binding) + ((batch * p.keys + s) * kv_heads + head / p.shared_by) * D;
-}
-uint row_of_dk(uint s) { return row_of(6, s); }
-uint row_of_dv(uint s) { return row_of(7, s); }
+uint row_of_dk(uint s) { return kv_out_at(6, batch, head, s); }
+uint row_of_dv(uint s) { return kv_out_at(7, batch, head, s); }
 
 void main() {
     if (group() >= p.groups) return;

@@ -42,7 +42,7 @@ void main() {
             [[unroll]] for (uint i = 0; i < PAIRS; i++) sum_k[i] = fma(vec2(ds), load_q(at_q, 2 * i), sum_k[i]);
         }
     if (first + gl_LocalInvocationID.x >= p.keys) return;
-    const uint to = ((b * p.keys + s) * kv_heads + head) * D, to_k = first_of(6) + to, to_v = first_of(7) + to;
+    const uint to_k = kv_out_at(6, b, h0, s), to_v = kv_out_at(7, b, h0, s);
     [[unroll]] for (uint i = 0; i < PAIRS; i++) {
         store_dk(to_k, 2 * i, sum_k[i]);
         store_dv(to_v, 2 * i, sum_v[i]);

@@ -227,19 +227,20 @@ static struct hk_value *build_heads_f16(struct hk_graph *graph, struct hk_value 
 
 /* ---- Cases ---- */
 
-/* Results of two devices may be a unit in the last place apart, 2^-10 or 2^-7 of what they are. Gradients are made of the
-   rounded result, too: half a unit of all elements of out * dout, where dout v^T - sum(out * dout) may be all but 0. */
-enum { TOLERANCE_F16 = 11, TOLERANCE_BF16 = 80, GRADIENT_F16 = 4 * TOLERANCE_F16, GRADIENT_BF16 = 4 * TOLERANCE_BF16 };
+/* Results of two devices may be a unit in the last place apart, 2^-10 or 2^-7 of what they are: 10 and 80 times the usual. Kernels
+   with cooperative matrices round probabilities besides, and gradients are made of the rounded result: half a unit of all
+   that is summed, where the sum may be all but 0. */
+enum { TOLERANCE_F16 = 40, TOLERANCE_BF16 = 320 };
 #define GRADIENT_CASES(title, which, q, kv)                                                                            \
     {.name = title " f16",                                                                                             \
      .inputs = {q, kv, kv, q},                                                                                         \
      .n_inputs = 4,                                                                                                    \
      .build = which##_f16,                                                                                             \
      .reference = which##_f16_of,                                                                                      \
-     .tolerance = GRADIENT_F16},                                                                                      \
+     .tolerance = TOLERANCE_F16},                                                                                      \
     {                                                                                                                  \
         .name = title " bf16", .inputs = {q, kv, kv, q}, .n_inputs = 4, .build = which##_bf16,                         \
-        .reference = which##_bf16_of, .tolerance = GRADIENT_BF16                                                      \
+        .reference = which##_bf16_of, .tolerance = TOLERANCE_BF16                                                      \
     }
 #define NARROW_CASES(title, q, kv)                                                                                     \
     {.name = title " f16",                                                                                             \
@@ -312,6 +313,7 @@ static const struct hk_case cases[] = {
     NARROW_CASES("odd depth,", F32(1, 2, 35, 33), F32(1, 2, 35, 33)),
     NARROW_CASES("several blocks,", F32(1, 2, 70, 64), F32(1, 1, 600, 64)),
     NARROW_CASES("depth 48,", F32(1, 2, 80, 48), F32(1, 1, 80, 48)),
+    NARROW_CASES("depth 64, many queries,", F32(1, 1, 100, 64), F32(1, 1, 100, 64)),
     NARROW_CASES("depth 128,", F32(1, 1, 150, 128), F32(1, 1, 150, 128)),
     NARROW_CASES("depth 256,", F32(1, 1, 20, 256), F32(1, 1, 33, 256)),
     {.name = "rows between words, bf16",
@@ -373,6 +375,7 @@ static const struct hk_case backward_cases[] = {
     GRADIENT_CASES("dq, queries that see no key,", dq, F32(1, 1, 9, 8), F32(1, 1, 4, 8)),
     GRADIENT_CASES("dq of depth 136,", dq, F32(1, 2, 5, 136), F32(1, 1, 70, 136)),
     GRADIENT_CASES("dk of depth 136,", dk, F32(1, 2, 5, 136), F32(1, 1, 70, 136)),
+    GRADIENT_CASES("dk of depth 80,", dk, F32(1, 1, 35, 80), F32(1, 1, 35, 80)),
     GRADIENT_CASES("dv of depth 48,", dv, F32(1, 2, 67, 48), F32(1, 1, 70, 48)),
 };
 

@@ -76,35 +76,86 @@ static const struct variant {
     bool software;      /* only for processors in disguise (see struct hk_limits) */
     uint32_t registers; /* that an invocation needs */
     int64_t most_depth; /* D; a row of it is in an invocation's registers, and long to compile */
-    const char *forward, *dq, *dkv;
+    const char *forward, *dq, *dkv; /* NULL: another row has that pass */
     uint32_t invocations, tile; /* tile: rows (queries, or keys for dkv) of a workgroup */
     uint32_t chunk;    /* of D that is staged at once: its products are unrolled, and take registers */
     int64_t dkv_depth; /* what a workgroup of dkv has of D, as both results take registers: deeper ones are shared */
+    enum hk_dtype dtype; /* of the cooperative matrices; HK_F32: made without */
+    uint32_t subgroups;  /* with cooperative matrices, 16 rows each */
+    int64_t least_queries;
 } variants[] = {
-    {true, 0, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32, 0, 64},
-    {false, 128, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 16, 128},
-    {false, 0, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 4, 128},
+#define COOPERATIVE(subgroups, queries)                                                                                 \
+    MATRICES(256, "attention_cooperative", NULL, NULL, HK_F16, subgroups, queries),                                     \
+        MATRICES(256, "attention_cooperative_bf16", NULL, NULL, HK_BF16, subgroups, queries),                           \
+        MATRICES(128, NULL, "attention_cooperative_dq", "attention_cooperative_dkv", HK_F16, subgroups, queries),       \
+        MATRICES(128, NULL, "attention_cooperative_dq_bf16", "attention_cooperative_dkv_bf16", HK_BF16, subgroups, queries)
+#define MATRICES(depth, forward, dq, dkv, dtype, subgroups, queries)                                                    \
+    {false, 0, depth, forward, dq, dkv, 0, 16 * (subgroups), 0, 64, dtype, subgroups, queries}
+    COOPERATIVE(4, 33),
+    COOPERATIVE(2, 17),
+    COOPERATIVE(1, 0),
+    {true, 0, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32, 0, 64, HK_F32, 0, 0},
+    {false, 128, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 16, 128, HK_F32, 0, 0},
+    {false, 0, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 4, 128, HK_F32, 0, 0},
 };
 
-static bool is_usable(const struct variant *v, const struct hk_limits *limits, int64_t depth) {
-    return (limits->software || !v->software) && depth <= v->most_depth && v->registers <= limits->registers;
+/* How many workgroups share D in dkv: each computes the scores. */
+static int64_t dkv_parts(const struct variant *v, int64_t depth) { return (depth + v->dkv_depth - 1) / v->dkv_depth; }
+
+/* The largest cooperative matrices of the operands' dtype for which the variant has memory; NULL: none. As in
+   shaders/attention_cooperative.glsl. */
+static const struct hk_cooperative *find_matrix(const struct variant *v, const struct hk_limits *limits, int64_t depth) {
+    enum { BLOCK_ROWS = 16, BLOCK_COLUMNS = 32, MOST_PRODUCTS = 24 /* in an unrolled loop */ };
+    const struct hk_cooperative *best = NULL;
+    const uint32_t rows = BLOCK_ROWS * v->subgroups, parts = v->forward ? 1 : (uint32_t)dkv_parts(v, depth);
+    const uint32_t padded = ((uint32_t)depth + 16 * parts - 1) / (16 * parts) * 16 * parts;
+    const uint32_t operands = v->forward ? 1 : 2; /* of rows, and of columns */
+    const uint32_t shared = 2 * operands * (rows + BLOCK_COLUMNS) * (padded + 8) +
+                            rows * (2 * (BLOCK_COLUMNS + 8) + 4 * (BLOCK_COLUMNS + 4) + 4) +
+                            (v->forward ? 0 : 8 * BLOCK_COLUMNS);
+    const uint32_t invocations = v->subgroups * limits->cooperative_subgroup;
+    /* Vulkan wants a multiple of the usual subgroup's size, whatever size is asked for */
+    if (shared > limits->shared_memory || invocations > limits->max_invocations || invocations % limits->subgroup_size)
+        return NULL;
+    for (const struct hk_cooperative *i = limits->cooperative; i < limits->cooperative + limits->n_cooperative; i++) {
+        const bool whole = (i->m == 8 || i->m == 16) && (i->n == 8 || i->n == 16) && (i->k == 8 || i->k == 16);
+        if (i->dtype != v->dtype || !whole) continue;
+        if (BLOCK_ROWS / i->m * (padded / HK_MIN(i->n, i->k)) > MOST_PRODUCTS) continue;
+        if (!best || i->m * i->n * i->k > best->m * best->n * best->k) best = i;
+    }
+    return best;
+}
+
+static bool is_usable(const struct variant *v, const struct hk_limits *limits, const struct hk_operand *q, bool forward) {
+    if ((v->software && !limits->software) || q->shape[3] > v->most_depth || v->registers > limits->registers) return false;
+    if (!(forward ? v->forward : v->dq)) return false;
+    return v->dtype == HK_F32 || (v->dtype == q->dtype && find_matrix(v, limits, q->shape[3]));
+}
+
+/* The processor has no matrices. */
+static bool is_standard(const struct variant *v, const struct hk_limits *limits, const struct hk_operand *q) {
+    return v->dtype == HK_F32 || (!limits->software && q->shape[2] >= v->least_queries);
 }
 
 /* The first row that fits, unless it was measured that another one is faster; pass is "attention" or its gradient. */
 static const struct variant *choose(struct hk_recorder *recorder, const struct hk_step *step, const char *pass,
                                     const struct hk_operand *q, const struct hk_operand *k) {
     const struct attention_attrs *attrs = step->attrs;
-    const struct variant *rows[HK_LENGTH(variants)];
+    const struct variant *rows[HK_LENGTH(variants)], *const last = variants + HK_LENGTH(variants) - 1;
+    const bool forward = step->n_outputs == 2;
     struct hk_choice choice = {.count = 0};
+    bool found = false;
     snprintf(choice.work, sizeof choice.work, "%s %s %lldx%lldx%lldx%lld keys %lldx%lld%s%s", pass, hk_dtype_name(q->dtype),
              (long long)q->shape[0], (long long)q->shape[1], (long long)q->shape[2], (long long)q->shape[3],
              (long long)k->shape[1], (long long)k->shape[2], attrs->causal ? " causal" : "",
-             step->n_outputs == 2 && step->n_inputs > ATTENTION_POSITION ? " position" : "");
-    for (const struct variant *v = variants; v < variants + HK_LENGTH(variants); v++) {
-        if (v < variants + HK_LENGTH(variants) - 1 && !is_usable(v, recorder->limits, q->shape[3])) continue;
+             forward && step->n_inputs > ATTENTION_POSITION ? " position" : "");
+    for (const struct variant *v = variants; v <= last; v++) {
+        if (v < last && !is_usable(v, recorder->limits, q, forward)) continue;
         const uint32_t constants[] = {v->invocations, v->tile, v->chunk};
+        const bool standard = !found && is_standard(v, recorder->limits, q);
+        found |= standard;
         rows[choice.count] = v;
-        hk_choice_add(&choice, v->forward, constants, (int)HK_LENGTH(constants), choice.count == 0);
+        hk_choice_add(&choice, v->forward ? v->forward : v->dq, constants, (int)HK_LENGTH(constants), standard);
     }
     return rows[recorder->choose ? recorder->choose(recorder, &choice) : choice.standard];
 }
@@ -119,6 +170,7 @@ static uint32_t tile_rows(const struct variant *variant, const struct hk_limits 
 /* A kernel over tiles of rows of each head; outputs are the bindings from first_output on. */
 struct kernel {
     const char *shader;
+    const struct variant *variant; /* NULL: there is but one kernel */
     uint32_t invocations, tile, chunk;
     int64_t parts; /* of D; 0: 1 */
     int64_t rows, heads;
@@ -126,6 +178,25 @@ struct kernel {
     int count, first_output;
     const struct hk_operand *bindings[HK_MAX_BINDINGS];
 };
+
+/* Whether all rows of 16-bit elements begin and end at multiples of 16 bytes. */
+static bool is_aligned(const struct hk_operand *o) {
+    bool aligned = o->offset % 16 == 0 && o->shape[3] % 8 == 0;
+    for (int i = 0; i < 3; i++) aligned = aligned && (o->shape[i] == 1 || o->stride[i] % 8 == 0);
+    return aligned;
+}
+
+/* What kernels with cooperative matrices have besides. */
+static void add_matrices(struct hk_dispatch *d, const struct kernel *kernel, const struct hk_limits *limits) {
+    const struct hk_cooperative *const matrix = find_matrix(kernel->variant, limits, kernel->bindings[0]->shape[3]);
+    bool aligned = true;
+    for (int i = 0; i < (kernel->variant->forward ? 3 : 4); i++) aligned = aligned && is_aligned(kernel->bindings[i]);
+    const uint32_t spec[] = {kernel->variant->subgroups, matrix->m, matrix->n, matrix->k, aligned ? 8 : 2};
+    memcpy(d->spec + d->n_spec, spec, sizeof spec);
+    d->n_spec += (int)HK_LENGTH(spec);
+    d->subgroup_size = limits->cooperative_subgroup;
+    d->spec[0] = kernel->variant->subgroups * limits->cooperative_subgroup;
+}
 
 static hk_status record(struct hk_recorder *recorder, const struct kernel *kernel, const struct hk_step *step,
                         struct push push) {
@@ -141,6 +212,7 @@ static hk_status record(struct hk_recorder *recorder, const struct kernel *kerne
     d.spec[4] = kernel->chunk;
     d.spec[5] = parts;
     d.spec[6] = step->inputs[ATTENTION_Q].dtype;
+    if (kernel->variant && kernel->variant->subgroups) add_matrices(&d, kernel, recorder->limits);
     HK_PUSH(&d, push);
     for (int i = 0; i < kernel->count; i++)
         hk_bind(&d, kernel->bindings[i], i < kernel->first_output ? HK_READ : HK_WRITE, i);
@@ -162,6 +234,7 @@ static hk_status forward_slice(const struct hk_step *step, struct hk_recorder *r
     const struct variant *variant = choose(recorder, step, "attention", q, k);
     const uint32_t tile = tile_rows(variant, recorder->limits, q->shape[2]);
     const struct kernel kernel = {.shader = variant->forward,
+                                  .variant = variant,
                                   .invocations = variant->software ? tile : variant->invocations,
                                   .tile = tile,
                                   .chunk = variant->chunk,
@@ -203,7 +276,7 @@ static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *
     const struct variant *variant = choose(recorder, step, "attention_backward", q, k);
     const struct push push = describe(step, q, k, v, g);
     const int64_t heads = q->shape[0] * q->shape[1], kv_heads = q->shape[0] * k->shape[1];
-    const int64_t parts = (q->shape[3] + variant->dkv_depth - 1) / variant->dkv_depth; /* each computes the scores */
+    const int64_t parts = dkv_parts(variant, q->shape[3]);
     const struct kernel kernels[] = {
         {.shader = "attention_delta",
          .invocations = 64,
@@ -215,6 +288,7 @@ static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *
          .first_output = 2,
          .bindings = {&o[B_OUT], g, delta}},
         {.shader = variant->dq,
+         .variant = variant,
          .invocations = variant->invocations,
          .tile = variant->tile,
          .chunk = variant->chunk,
@@ -225,6 +299,7 @@ static hk_status backward_slice(const struct hk_step *step, struct hk_recorder *
          .first_output = 6,
          .bindings = {q, k, v, g, lse, delta, &o[B_DQ]}},
         {.shader = variant->dkv,
+         .variant = variant,
          .invocations = variant->invocations,
          .tile = variant->tile,
          .chunk = variant->chunk,

@@ -59,6 +59,12 @@ static const struct {
     {"matmul", SOFTWARE, "shared memory is slow there: matmul_direct"},
     {"matmul_cooperative", SOFTWARE, "the processor has no such units"},
     {"matmul_cooperative_bf16", SOFTWARE, "the processor has no such units"},
+    {"attention_cooperative", SOFTWARE, "the processor has no such units"},
+    {"attention_cooperative_bf16", SOFTWARE, "the processor has no such units"},
+    {"attention_cooperative_dq", SOFTWARE, "the processor has no such units"},
+    {"attention_cooperative_dq_bf16", SOFTWARE, "the processor has no such units"},
+    {"attention_cooperative_dkv", SOFTWARE, "the processor has no such units"},
+    {"attention_cooperative_dkv_bf16", SOFTWARE, "the processor has no such units"},
     {"matmul_few", SOFTWARE, "shared memory is slow there: matmul_direct"},
 };
 
@@ -124,6 +130,7 @@ static const struct {
     {"turnip", "attention_dkv", "occupancy", "registers for one workgroup: tiles of fewer than 64 rows would take less"},
     {"m1", "attention", "occupancy", "448 invocations at a head size of 256"},
     {"m1", "attention_dq", "occupancy", "448 invocations at a head size of 256"},
+    {"m1", "attention_dkv", "occupancy", "448 invocations at head sizes of 128 and more, of f16"},
 };
 
 /* Pipelines that each row explained. */

@@ -125,12 +125,12 @@ static struct hk_value *build_attention(struct hk_graph *graph, struct hk_value 
 
 static struct hk_value *build_attention_f16(struct hk_graph *graph, struct hk_value *const *in) {
     struct hk_value *const x[] = {hk_cast(in[0], HK_F16), hk_cast(in[1], HK_F16), hk_cast(in[2], HK_F16)};
-    return build_attention(graph, x);
+    return hk_cast(build_attention(graph, x), HK_F32);
 }
 
 static struct hk_value *build_attention_bf16(struct hk_graph *graph, struct hk_value *const *in) {
     struct hk_value *const x[] = {hk_cast(in[0], HK_BF16), hk_cast(in[1], HK_BF16), hk_cast(in[2], HK_BF16)};
-    return build_attention(graph, x);
+    return hk_cast(build_attention(graph, x), HK_F32);
 }
 
 static void compile_attention(struct lab *lab, struct hk_device *device) {
