@@ -30,8 +30,12 @@ cc -std=gnu11 -O3 -march=native tests/bench/limits.c -o "$found/limits" -pthread
 peer() { [ -z "$peers" ] || sh tests/bench/peers.sh "$@" || echo "The peer failed: $*" >&2; }
 # The others' root where there is one: it has the newest lavapipe, and ggml runs on the same.
 on_vulkan() {
-    if [ -n "$peers" ]; then sh tests/bench/peers.sh shell env XDG_CACHE_HOME=/build/cache "/hekla/$hekla" "$@" --device vulkan
-    else VK_ICD_FILENAMES=$lavapipe VK_DRIVER_FILES=$lavapipe "$hekla" "$@" --device vulkan; fi 2>/dev/null
+    if [ -n "$peers" ]; then
+        sh tests/bench/peers.sh shell env VK_DRIVER_FILES=/usr/share/vulkan/icd.d/lvp_icd.json XDG_CACHE_HOME=/build/cache \
+            "/hekla/$hekla" "$@" --device vulkan
+    else
+        VK_ICD_FILENAMES=$lavapipe VK_DRIVER_FILES=$lavapipe "$hekla" "$@" --device vulkan
+    fi 2>/dev/null
 }
 on_cpu() { "$hekla" "$@" --device cpu 2>/dev/null; }
 
