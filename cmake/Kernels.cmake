@@ -29,8 +29,7 @@ function(hekla_add_kernels OUT_VAR)
     add_library(hekla_kernels_${isa} OBJECT ${sources})
     hekla_library_objects(hekla_kernels_${isa})
     target_compile_definitions(hekla_kernels_${isa} PRIVATE HK_ISA_NAME=${isa})
-    # -ffp-contract=fast: products and sums become one instruction where the set has it. Fuzzers read files and run no
-    # kernels, which Clang takes minutes to build with checks.
+    # -ffp-contract=fast: products and sums become one instruction where the set has it
     target_compile_options(hekla_kernels_${isa} PRIVATE -O3 -fno-trapping-math -ffp-contract=fast
                                                         ${hekla_isa_flags_${isa}})
     # fuzzers read files and run no kernels, which Clang takes minutes to build with checks

@@ -37,6 +37,11 @@ static struct hk_value *build_positioned(struct hk_graph *graph, struct hk_value
     return hk_attention(in[0], in[1], in[2], &(struct hk_attention_params){.causal = true, .position = in[3]});
 }
 
+static struct hk_value *build_positioned_all(struct hk_graph *graph, struct hk_value *const *in) {
+    (void)graph;
+    return hk_attention(in[0], in[1], in[2], &(struct hk_attention_params){.position = in[3]});
+}
+
 /* ---- Plain arithmetic ---- */
 
 struct sizes {
@@ -64,11 +69,13 @@ static void attend(const struct sizes *s, const double *q, const double *k, cons
     for (int64_t d = 0; d < s->depth && total > 0; d++) out[d] /= total;
 }
 
+enum { WHOLE = INT32_MAX }; /* for a position: all keys exist */
 static void attention(const struct hk_case *c, const double *const *in, double *out, bool causal, double scale,
                       int64_t position) {
     const int64_t *q = c->inputs[0].shape.size, *k = c->inputs[1].shape.size;
     const struct sizes s = {q[0], q[1], k[1], q[2], k[2], q[3]};
-    const int64_t exist = position >= 0 && position + s.queries < s.keys ? position + s.queries : s.keys;
+    const int64_t filled = position + s.queries < 0 ? 0 : position + s.queries; /* of a cache */
+    const int64_t exist = position != WHOLE && filled < s.keys ? filled : s.keys;
     for (int64_t b = 0; b < s.batch; b++)
         for (int64_t h = 0; h < s.heads; h++)
             for (int64_t t = 0; t < s.queries; t++) {
@@ -84,13 +91,16 @@ static void attention(const struct hk_case *c, const double *const *in, double *
 static double usual_scale(const struct hk_case *c) { return 1 / sqrt((double)c->inputs[0].shape.size[3]); }
 
 static void all_of(const struct hk_case *c, const double *const *in, double *out) {
-    attention(c, in, out, false, usual_scale(c), -1);
+    attention(c, in, out, false, usual_scale(c), WHOLE);
 }
 static void causal_of(const struct hk_case *c, const double *const *in, double *out) {
-    attention(c, in, out, true, usual_scale(c), -1);
+    attention(c, in, out, true, usual_scale(c), WHOLE);
 }
 static void scaled_of(const struct hk_case *c, const double *const *in, double *out) {
-    attention(c, in, out, true, 1.7, -1);
+    attention(c, in, out, true, 1.7, WHOLE);
+}
+static void positioned_all_of(const struct hk_case *c, const double *const *in, double *out) {
+    attention(c, in, out, false, usual_scale(c), (int64_t)in[3][0]);
 }
 static void positioned_of(const struct hk_case *c, const double *const *in, double *out) {
     attention(c, in, out, true, usual_scale(c), (int64_t)in[3][0]);
@@ -113,16 +123,16 @@ static void round_inputs(const struct hk_case *c, const double *const *in, enum 
     }
 }
 
-static void narrow_attention(const struct hk_case *c, const double *const *in, double *out, enum hk_dtype dtype,
+static void narrow_attention(const struct hk_case *c, const double *const *in, double *out, enum hk_dtype dtype, bool causal,
                              int64_t position) {
     double *x[3];
     round_inputs(c, in, dtype, 3, x);
-    attention(c, (const double *const *)x, out, true, usual_scale(c), position);
+    attention(c, (const double *const *)x, out, causal, usual_scale(c), position);
     for (int i = 0; i < 3; i++) free(x[i]);
 }
 
 /* dq, dk or dv (which) of sum(out * dout), dout being in[3]. */
-static void gradient(const struct hk_case *c, const double *const *in, double *out, int which) {
+static void gradient(const struct hk_case *c, const double *const *in, double *out, int which, bool causal) {
     const int64_t *q = c->inputs[0].shape.size, *k = c->inputs[1].shape.size, *o = c->inputs[which].shape.size;
     const int64_t heads = q[1], queries = q[2], keys = k[2], depth = q[3];
     const double scale = usual_scale(c);
@@ -131,7 +141,7 @@ static void gradient(const struct hk_case *c, const double *const *in, double *o
     for (int64_t i = 0; i < o[0] * o[1] * o[2] * o[3]; i++) out[i] = 0;
     for (int64_t row = 0; row < q[0] * heads * queries; row++) {
         const int64_t b = row / queries / heads, h = row / queries % heads, t = row % queries;
-        const int64_t kv = (b * k[1] + h / (heads / k[1])) * keys, seen = t + 1 + keys - queries;
+        const int64_t kv = (b * k[1] + h / (heads / k[1])) * keys, seen = causal ? t + 1 + keys - queries : keys;
         const double *query = in[0] + row * depth, *key = in[1] + kv * depth, *value = in[2] + kv * depth,
                      *dout = in[3] + row * depth;
         double most = -INFINITY, total = 0, delta = 0;
@@ -160,15 +170,15 @@ static void gradient(const struct hk_case *c, const double *const *in, double *o
     free(p);
 }
 
-static struct hk_value *narrow_of(struct hk_value *const *in, enum hk_dtype dtype, struct hk_value *position) {
+static struct hk_value *narrow_of(struct hk_value *const *in, enum hk_dtype dtype, bool causal, struct hk_value *position) {
     return hk_attention(hk_cast(in[0], dtype), hk_cast(in[1], dtype), hk_cast(in[2], dtype),
-                        &(struct hk_attention_params){.causal = true, .position = position});
+                        &(struct hk_attention_params){.causal = causal, .position = position});
 }
 /* Rounding has no gradient of its own, so no finite differences. */
-static struct hk_value *narrow_gradient(struct hk_value *const *in, enum hk_dtype dtype, int which) {
+static struct hk_value *narrow_gradient(struct hk_value *const *in, enum hk_dtype dtype, int which, bool causal) {
     struct hk_value *x[3], *grad = NULL;
     for (int i = 0; i < 3; i++) x[i] = hk_cast(in[i], dtype);
-    struct hk_value *y = narrow_of(x, dtype, NULL);
+    struct hk_value *y = narrow_of(x, dtype, causal, NULL);
     if (!y || hk_value_dtype(y) != dtype) return NULL;
     hk_gradients(hk_sum(hk_mul(hk_cast(y, HK_F32), in[3]), HK_ALL_AXES, false), &x[which], 1, &grad);
     return grad && hk_value_dtype(grad) == dtype ? grad : NULL;
@@ -176,43 +186,60 @@ static struct hk_value *narrow_gradient(struct hk_value *const *in, enum hk_dtyp
 #define NARROW(name, dtype)                                                                                            \
     static struct hk_value *name(struct hk_graph *graph, struct hk_value *const *in) {                                 \
         (void)graph;                                                                                                   \
-        return narrow_of(in, dtype, NULL);                                                                             \
+        return narrow_of(in, dtype, true, NULL);                                                                       \
+    }                                                                                                                  \
+    static struct hk_value *name##_all(struct hk_graph *graph, struct hk_value *const *in) {                           \
+        (void)graph;                                                                                                   \
+        return narrow_of(in, dtype, false, NULL);                                                                      \
     }                                                                                                                  \
     static struct hk_value *name##_positioned(struct hk_graph *graph, struct hk_value *const *in) {                    \
         (void)graph;                                                                                                   \
-        return narrow_of(in, dtype, in[3]);                                                                            \
+        return narrow_of(in, dtype, true, in[3]);                                                                      \
     }                                                                                                                  \
     static void name##_positioned_of(const struct hk_case *c, const double *const *in, double *out) {                  \
-        narrow_attention(c, in, out, dtype, (int64_t)in[3][0]);                                                        \
+        narrow_attention(c, in, out, dtype, true, (int64_t)in[3][0]);                                                  \
+    }                                                                                                                  \
+    static void name##_all_of(const struct hk_case *c, const double *const *in, double *out) {                         \
+        narrow_attention(c, in, out, dtype, false, WHOLE);                                                             \
     }                                                                                                                  \
     static void name##_of(const struct hk_case *c, const double *const *in, double *out) {                             \
-        narrow_attention(c, in, out, dtype, -1);                                                                       \
+        narrow_attention(c, in, out, dtype, true, WHOLE);                                                              \
     }
 NARROW(f16, HK_F16)
 NARROW(bf16, HK_BF16)
-#define NARROW_GRADIENT(name, dtype, which)                                                                            \
+#define NARROW_GRADIENT(name, dtype, which, causal)                                                                    \
     static struct hk_value *name(struct hk_graph *graph, struct hk_value *const *in) {                                 \
         (void)graph;                                                                                                   \
-        return narrow_gradient(in, dtype, which);                                                                      \
+        return narrow_gradient(in, dtype, which, causal);                                                              \
     }                                                                                                                  \
     static void name##_of(const struct hk_case *c, const double *const *in, double *out) {                             \
         double *x[4];                                                                                                  \
         round_inputs(c, in, dtype, 4, x);                                                                              \
-        gradient(c, (const double *const *)x, out, which);                                                             \
+        gradient(c, (const double *const *)x, out, which, causal);                                                     \
         for (int i = 0; i < 4; i++) free(x[i]);                                                                        \
     }
-NARROW_GRADIENT(dq_f16, HK_F16, 0)
-NARROW_GRADIENT(dk_f16, HK_F16, 1)
-NARROW_GRADIENT(dv_f16, HK_F16, 2)
-NARROW_GRADIENT(dq_bf16, HK_BF16, 0)
-NARROW_GRADIENT(dk_bf16, HK_BF16, 1)
-NARROW_GRADIENT(dv_bf16, HK_BF16, 2)
+NARROW_GRADIENT(dq_f16, HK_F16, 0, true)
+NARROW_GRADIENT(dk_f16, HK_F16, 1, true)
+NARROW_GRADIENT(dv_f16, HK_F16, 2, true)
+NARROW_GRADIENT(dq_bf16, HK_BF16, 0, true)
+NARROW_GRADIENT(dk_bf16, HK_BF16, 1, true)
+NARROW_GRADIENT(dv_bf16, HK_BF16, 2, true)
+NARROW_GRADIENT(dq_all, HK_F16, 0, false)
+NARROW_GRADIENT(dk_all, HK_F16, 1, false)
+NARROW_GRADIENT(dv_all, HK_F16, 2, false)
 
 /* All but the first and last element of each row, and head: rows that begin in the middle of a word. */
 static struct hk_value *build_inner(struct hk_graph *graph, struct hk_value *const *in) {
     struct hk_value *x[3];
     (void)graph;
     for (int i = 0; i < 3; i++) x[i] = hk_slice(hk_cast(in[i], HK_BF16), 3, 1, -1, 1);
+    return hk_attention(x[0], x[1], x[2], NULL);
+}
+/* The same with two elements on each side: rows of whole words that are not aligned as vectors are. */
+static struct hk_value *build_words(struct hk_graph *graph, struct hk_value *const *in) {
+    struct hk_value *x[3];
+    (void)graph;
+    for (int i = 0; i < 3; i++) x[i] = hk_slice(hk_cast(in[i], HK_F16), 3, 2, -2, 1);
     return hk_attention(x[0], x[1], x[2], NULL);
 }
 /* As build_heads, of one projection's parts. */
@@ -306,6 +333,14 @@ static const struct hk_case cases[] = {
      .n_inputs = 4,
      .build = build_positioned,
      .reference = positioned_of},
+    {.name = "no key exists yet",
+     .inputs = {F32(1, 1, 8, 16),
+                F32(1, 1, 30, 16),
+                F32(1, 1, 30, 16),
+                {.dtype = HK_I32, .shape = HK_SHAPE(1), .low = -8, .high = -7}},
+     .n_inputs = 4,
+     .build = build_positioned_all,
+     .reference = positioned_all_of},
     NARROW_CASES("tokens,", F32(2, 3, 17, 16), F32(2, 3, 17, 16)),
     NARROW_CASES("grouped heads,", F32(2, 6, 11, 32), F32(2, 2, 11, 32)),
     NARROW_CASES("one query,", F32(2, 4, 1, 64), F32(2, 2, 300, 64)),
@@ -319,6 +354,20 @@ static const struct hk_case cases[] = {
     {.name = "rows between words, bf16",
      QKV(F32(1, 2, 9, 10), F32(1, 2, 9, 10)),
      .build = build_inner,
+     .tolerance = TOLERANCE_BF16},
+    {.name = "rows of whole words, f16",
+     QKV(F32(1, 2, 35, 20), F32(1, 2, 70, 20)),
+     .build = build_words,
+     .tolerance = TOLERANCE_F16},
+    {.name = "all keys, depth 20, f16",
+     QKV(F32(1, 2, 35, 20), F32(1, 1, 70, 20)),
+     .build = f16_all,
+     .reference = f16_all_of,
+     .tolerance = TOLERANCE_F16},
+    {.name = "all keys, depth 64, bf16",
+     QKV(F32(1, 2, 70, 64), F32(1, 1, 50, 64)),
+     .build = bf16_all,
+     .reference = bf16_all_of,
      .tolerance = TOLERANCE_BF16},
     {.name = "heads of a projection, f16",
      .inputs = {F32(2, 19, 12, 16)},
@@ -377,6 +426,15 @@ static const struct hk_case backward_cases[] = {
     GRADIENT_CASES("dk of depth 136,", dk, F32(1, 2, 5, 136), F32(1, 1, 70, 136)),
     GRADIENT_CASES("dk of depth 80,", dk, F32(1, 1, 35, 80), F32(1, 1, 35, 80)),
     GRADIENT_CASES("dv of depth 48,", dv, F32(1, 2, 67, 48), F32(1, 1, 70, 48)),
+#define ALL_KEYS(which)                                                                                                \
+    {                                                                                                                  \
+        .name = #which " of all keys, depth 20",                                                                       \
+        .inputs = {F32(1, 2, 35, 20), F32(1, 1, 70, 20), F32(1, 1, 70, 20), F32(1, 2, 35, 20)}, .n_inputs = 4,         \
+        .build = which##_all, .reference = which##_all_of, .tolerance = TOLERANCE_F16                                  \
+    }
+    ALL_KEYS(dq),
+    ALL_KEYS(dk),
+    ALL_KEYS(dv),
 };
 
 static struct hk_value *build_two_dtypes(struct hk_graph *graph, struct hk_value *const *in) {

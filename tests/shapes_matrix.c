@@ -3,6 +3,7 @@
 #include "shapes.h"
 #include "support.h"
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* ---- matmul: any transposition, batches that broadcast, and linear layers ---- */
@@ -89,6 +90,12 @@ void hk_shapes_matmul(struct shapes *s) {
 
 /* ---- attention ---- */
 
+static const struct hk_case *case_named(const struct shapes *s, const char *name) {
+    for (int i = 0; i < s->known->n_cases; i++)
+        if (!strcmp(s->known->cases[i].name, name)) return &s->known->cases[i];
+    abort();
+}
+
 /* One of the first `count` cases, or of those with operands of 16 bits, from case `narrow` on. */
 static void make_attention(struct shapes *s, int count, int narrow, int narrow_count) {
     const int64_t most = s->most;
@@ -115,12 +122,12 @@ void hk_shapes_attention_backward(struct shapes *s) {
     if (!s->c.gradient) s->size = s->gradient_size[0];
 }
 void hk_shapes_attention(struct shapes *s) {
-    make_attention(s, 13, 19, 2);
+    make_attention(s, 13, 20, 2);
     if (!shapes_one_in(s, 4)) return;
     const struct hk_case drawn = s->c;
-    s->c = s->known->cases[16]; /* keys of which only some exist, by a position that the device holds */
+    s->c = *case_named(s, "a cache with room"); /* keys of which only some exist, by a position that the device holds */
     for (int i = 0; i < 3; i++) s->c.inputs[i].shape = drawn.inputs[i].shape;
-    const float position = (float)shapes_number(s, 0, drawn.inputs[1].shape.size[2] + 2);
+    const float position = (float)shapes_number(s, -2, drawn.inputs[1].shape.size[2] + 2);
     s->c.inputs[3].low = position, s->c.inputs[3].high = position + 1;
 }
 

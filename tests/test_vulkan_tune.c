@@ -188,6 +188,19 @@ static void a_kernel_that_is_no_more_is_not_taken(void **state) {
     close_device(device);
 }
 
+static void work_that_has_more_kernels_now_is_measured_again(void **state) {
+    (void)state;
+    struct vk_device *device = open_device(0);
+    struct hk_choice choice = choice_of(device, 20, 30, 40);
+    const int all = choice.count--;
+    close_device(device);
+    plant(&choice, choice.names[choice.standard]);
+    device = open_device(1000);
+    multiply(device, 20, 30, 40);
+    assert_int_equal(stats_of(device).measurements, all);
+    close_device(device);
+}
+
 /* ---- Measuring ---- */
 
 static void work_is_measured_once(void **state) {
@@ -303,6 +316,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup(every_kernel_can_be_chosen_and_is_right, fresh),
         cmocka_unit_test_setup(a_kernel_that_is_no_more_is_not_taken, fresh),
+        cmocka_unit_test_setup(work_that_has_more_kernels_now_is_measured_again, fresh),
         cmocka_unit_test_setup(work_is_measured_once, fresh),
         cmocka_unit_test_setup(nothing_is_measured_unless_asked, fresh),
         cmocka_unit_test_setup(measuring_ends_in_time, fresh),

@@ -193,8 +193,9 @@ struct hk_attention_params {
                                   memory has room for S); NULL: all S. No gradient with it. */
 };
 /* q [B, H, T, D], k and v [B, Hkv, S, D], H a multiple of Hkv (grouped queries), D <= 256 -> [B, H, T, D], all of them
-   of one dtype: f32, f16 or bf16. Sums are f32, and so are probabilities; of 16 bits are what is read and the result, and
-   D and all strides should be even then (otherwise it works on copies in f32). One fused op,
+   of one dtype: f32, f16 or bf16. Sums are f32. With 16 bits, what is read and the result have them, and kernels that use
+   cooperative matrices round probabilities and the scores' gradients to them, too, for the next product (in f16 a score's
+   gradient over 65504 is infinite then); D, all strides and the first element should be even (otherwise it works on copies in f32). One fused op,
    forward and backward, in memory linear in T and S (Dao et al., 2022). Strided q, k, v whose D is dense are read in
    place; the result lies in memory as [B, T, H, D], so that merging the heads is a view. */
 HK_API struct hk_value *hk_attention(struct hk_value *q, struct hk_value *k, struct hk_value *v,

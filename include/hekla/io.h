@@ -107,8 +107,8 @@ HK_API hk_status hk_run_save(const char *folder, const struct hk_model_config *c
 HK_API hk_status hk_run_settle(const char *folder);
 
 /* Makes the folder if need be, and keeps out of it all others who lock it, until it is released or the process ends. NULL with
-   HK_ERROR_INVALID where another has it. A file system that has no locks locks nobody out. Programs that train take it before
-   they look at what is there; nothing else asks for it. */
+   HK_ERROR_INVALID where another has it, of this process or any. A folder on a file system that has no locks, or that cannot be
+   read, locks nobody out. Programs that train take it before they save; nothing else asks for it. */
 struct hk_run_lock;
 HK_API struct hk_run_lock *hk_run_lock(const char *folder);
 HK_API void hk_run_unlock(struct hk_run_lock **lock); /* sets it to NULL; may hold NULL */

@@ -65,8 +65,8 @@ HK_API int hk_params_place(const struct hk_params *params, int i, int64_t *first
 
    A set's precision is the dtype that linear layers and models built on it multiply in: HK_F32 unless HK_BF16 or HK_F16
    is asked for. These multiply by a 16-bit copy of the parameters, and by activations that are rounded to the same dtype
-   where they come to a product; products are summed in f32 (hk_matmul). So is attention without a cache, with
-   probabilities in f32 (hk_attention). Everything else is f32 as before: norms, losses, the residual stream, gradients,
+   where they come to a product; products are summed in f32 (hk_matmul). So is attention without a cache
+   (hk_attention). Everything else is f32 as before: norms, losses, the residual stream, gradients,
    the optimizer, and the parameters that are trained and saved. */
 
 /* Makes copies of the slabs in the dtype, and fills them. After hk_params_allocate and before any graph uses the set (the

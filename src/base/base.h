@@ -51,6 +51,8 @@ hk_status hk_file_write(const char *path, const void *data, size_t bytes);
 /* An exclusive lock on what is opened so: its file descriptor, to be closed. It is tried so many times, 10 ms apart; -1 with
    errno EWOULDBLOCK where another has it to the end, or with what else is in the way. */
 int hk_file_lock(const char *path, int flags, int tries);
+/* Of the errno: the file system cannot lock that. */
+bool hk_has_no_locks(int error);
 /* Makes the folder and its parents, durably. */
 hk_status hk_folder_make(const char *path);
 /* Makes the names in a folder durable: after it, renames, new and removed files outlive a power cut. */

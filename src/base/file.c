@@ -56,35 +56,6 @@ static bool write_all(int fd, const char *data, size_t bytes) {
     return true;
 }
 
-/* A file of that name, which one writer at a time has: whoever finds it taken waits, and finds it renamed then. What a
-   killed writer left is in it. Where a file system has no locks, the last writer wins. */
-static int open_part(const char *part) {
-    for (;;) {
-        struct stat mine, named;
-        const int fd = open(part, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
-        if (fd < 0) return -1;
-        while (flock(fd, LOCK_EX) && errno == EINTR) {}
-        if (fstat(fd, &mine) == 0 && stat(part, &named) == 0 && mine.st_ino == named.st_ino) return fd;
-        close(fd);
-    }
-}
-
-hk_status hk_file_write(const char *path, const void *data, size_t bytes) {
-    char part[4096];
-    if ((size_t)snprintf(part, sizeof part, "%s.part", path) >= sizeof part)
-        return hk_fail(HK_ERROR_IO, "cannot write %.64s...: the name is too long", path);
-    const int fd = open_part(part);
-    if (fd < 0) return hk_fail(HK_ERROR_IO, "cannot write %s: %s", part, strerror(errno));
-    const int lock = dup(fd); /* closing tells of errors, and is not to give the name away before it is renamed */
-    bool ok = lock >= 0 && ftruncate(fd, 0) == 0 && write_all(fd, data, bytes) && fsync(fd) == 0;
-    int error = errno;
-    if (close(fd) && ok) ok = false, error = errno;
-    if (ok && rename(part, path)) ok = false, error = errno;
-    if (!ok) unlink(part);
-    if (lock >= 0) close(lock);
-    return ok ? HK_OK : hk_fail(HK_ERROR_IO, "cannot write %s: %s", path, strerror(error));
-}
-
 int hk_file_lock(const char *path, int flags, int tries) {
     const int fd = open(path, flags | O_CLOEXEC, 0644);
     if (fd < 0) return -1;
@@ -99,6 +70,40 @@ int hk_file_lock(const char *path, int flags, int tries) {
         }
     }
     return fd;
+}
+
+bool hk_has_no_locks(int error) {
+    return error == ENOLCK || error == ENOSYS || error == EOPNOTSUPP || error == EINVAL || error == EBADF;
+}
+
+/* A file of that name, which one writer at a time has: whoever finds it taken waits, and finds it renamed then. What a
+   killed writer left is in it. Where a file system has no locks, writers are not kept apart. */
+static int open_part(const char *part) {
+    enum { LOCK_TRIES = 1000 /* of 10 ms: one who has it may have been stopped */ };
+    for (;;) {
+        struct stat mine, named;
+        int fd = hk_file_lock(part, O_WRONLY | O_CREAT, LOCK_TRIES);
+        if (fd < 0 && hk_has_no_locks(errno)) fd = open(part, O_WRONLY | O_CREAT | O_CLOEXEC, 0644);
+        if (fd < 0) return -1;
+        if (fstat(fd, &mine) == 0 && stat(part, &named) == 0 && mine.st_ino == named.st_ino) return fd;
+        close(fd);
+    }
+}
+
+hk_status hk_file_write(const char *path, const void *data, size_t bytes) {
+    char part[4096];
+    if ((size_t)snprintf(part, sizeof part, "%s.part", path) >= sizeof part)
+        return hk_fail(HK_ERROR_IO, "cannot write %.64s...: the name is too long", path);
+    const int fd = open_part(part);
+    if (fd < 0) return hk_fail(HK_ERROR_IO, "cannot write %s: %s", part, strerror(errno));
+    const int lock = fcntl(fd, F_DUPFD_CLOEXEC, 0); /* closing tells of errors, and is not to give the name away before it is renamed */
+    bool ok = lock >= 0 && ftruncate(fd, 0) == 0 && write_all(fd, data, bytes) && fsync(fd) == 0;
+    int error = errno;
+    if (close(fd) && ok) ok = false, error = errno;
+    if (ok && rename(part, path)) ok = false, error = errno;
+    if (!ok) unlink(part);
+    if (lock >= 0) close(lock);
+    return ok ? HK_OK : hk_fail(HK_ERROR_IO, "cannot write %s: %s", path, strerror(error));
 }
 
 hk_status hk_folder_sync(const char *path) {
@@ -121,7 +126,7 @@ static hk_status sync_parent(const char *path) {
 
 static hk_status make_one(const char *path) {
     struct stat info;
-    if (mkdir(path, 0755) == 0) return sync_parent(path);
+    if (mkdir(path, 0777) == 0) return sync_parent(path);
     const int error = errno;
     if (error == EEXIST && stat(path, &info) == 0 && S_ISDIR(info.st_mode)) return HK_OK;
     return hk_fail(HK_ERROR_IO, "cannot make folder %s: %s", path, strerror(error));

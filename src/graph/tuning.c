@@ -247,14 +247,14 @@ bool hk_tunings_empty(struct hk_tunings *t) {
 void hk_tunings_add(struct hk_tunings *t, const struct hk_tuning *tuning, bool replace) {
     pthread_mutex_lock(&t->mutex);
     add(t, tuning, replace);
-    t->changed = t->changed || is_measured(tuning);
+    if (is_measured(tuning)) t->changed = true, t->told = false;
     pthread_mutex_unlock(&t->mutex);
 }
 
 hk_status hk_tunings_save(struct hk_tunings *t, bool told) {
     pthread_mutex_lock(&t->mutex);
     const hk_status status = save(t);
-    t->told = t->told || told;
+    t->told = status && (t->told || told);
     pthread_mutex_unlock(&t->mutex);
     return status;
 }

@@ -19,6 +19,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <unistd.h>
 
 static const char *const weights[] = {"model.safetensors", "optimizer.safetensors"};
@@ -85,6 +86,8 @@ struct hk_run_lock *hk_run_lock(const char *folder) {
     const int fd = hk_file_lock(folder, O_RDONLY | O_DIRECTORY, 1);
     if (fd < 0 && errno == EWOULDBLOCK)
         return hk_fail(HK_ERROR_INVALID, "another process is training in %s", folder), NULL;
+    if (fd < 0 && errno != EACCES && !hk_has_no_locks(errno)) /* EACCES: one may write there, and not read */
+        return hk_fail(HK_ERROR_IO, "cannot lock %s: %s", folder, strerror(errno)), NULL;
     struct hk_run_lock *lock = malloc(sizeof *lock);
     if (lock) lock->fd = fd;
     else hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
@@ -94,7 +97,10 @@ struct hk_run_lock *hk_run_lock(const char *folder) {
 
 void hk_run_unlock(struct hk_run_lock **lock) {
     if (!lock || !*lock) return;
-    if ((*lock)->fd >= 0) close((*lock)->fd);
+    if ((*lock)->fd >= 0) {
+        flock((*lock)->fd, LOCK_UN); /* a child that was forked may have it, too */
+        close((*lock)->fd);
+    }
     free(*lock);
     *lock = NULL;
 }

@@ -229,7 +229,7 @@ static void forward_tiles(const struct attention *p, int64_t b, int64_t h, int64
         else r->out = take(&workspace, depth * TILE), r->out_row = depth;
         gemm_pack_any(query[tiles], tile[tiles].lanes, rows_at(q, b, h, t), p->type, tile[tiles].width, depth,
                       q->stride[2], 1);
-        if (!visible(p, &tile[tiles], 0, 1)) clear_rows(r->out, r->out_row, depth, &tile[tiles]);
+        if (!visible(p, &tile[tiles], 0, HK_MIN(p->keys, 1))) clear_rows(r->out, r->out_row, depth, &tile[tiles]);
     }
     for (int64_t first = 0; first < p->keys && visible(p, &tile[tiles - 1], first, 1); first += KEYS) {
         const int64_t count = HK_MIN(p->keys - first, KEYS);

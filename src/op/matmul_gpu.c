@@ -42,6 +42,7 @@ enum {
     MOST_PRODUCTS = 32 /* of matrices, in a subgroup's unrolled loop: more is too much code, and slow to compile */
 };
 
+/* Of matmul: all invocations read a tile's vectors in equal shares, so a tile has a multiple of them. */
 static const struct kernel kernels[] = {
     {"matmul_direct", NULL, SOFTWARE, 1, false, 1, 2, 0, {1, 2, 32}, 0, false},
     {"matmul_direct", NULL, SOFTWARE, 0, false, 8, 8, 0, {8, 8, 4}, 0, false},
@@ -84,8 +85,16 @@ static const struct hk_cooperative *find_matrix(const struct kernel *kernel, con
     return best;
 }
 
+/* Of the tiles of matmul.comp. */
+static int64_t shared_bytes(const struct kernel *kernel) {
+    if (strcmp(kernel->shader, "matmul")) return 0;
+    return (kernel->tile_m / 4 + 1 + kernel->tile_n / 4 + 1) * kernel->spec[2] * 16;
+}
+
 static bool is_usable(const struct kernel *kernel, const struct product *p, const struct hk_limits *limits) {
     if ((kernel->needs == SOFTWARE && !limits->software) || kernel->registers > limits->registers) return false;
+    if (kernel->needs == PLAIN && (kernel->invocations > limits->max_invocations || shared_bytes(kernel) > limits->shared_memory))
+        return false;
     if (kernel->most_m && p->size[M] > kernel->most_m) return false;
     return kernel->needs != COOPERATIVE || find_matrix(kernel, p, limits);
 }

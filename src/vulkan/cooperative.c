@@ -35,7 +35,9 @@ static bool has_features(const struct vk_instance *instance, const struct vk_phy
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_FEATURES_KHR};
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &matrix};
     instance->vkGetPhysicalDeviceFeatures2(p->handle, &features);
-    return matrix.cooperativeMatrix && p->features12.vulkanMemoryModel && p->features12.shaderFloat16;
+    const VkSubgroupFeatureFlags shuffles = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
+    return matrix.cooperativeMatrix && p->features12.vulkanMemoryModel && p->features12.shaderFloat16 &&
+           (p->properties11.subgroupSupportedOperations & shuffles) == shuffles;
 }
 
 /* A driver may have the extension, and list matrices of bf16, without the features. */

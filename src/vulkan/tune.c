@@ -35,7 +35,7 @@ struct vk_tuned vk_tuned(struct vk_device *device) { return (struct vk_tuned){{t
 /* Work that is not measured, and a step that does it. */
 struct work {
     const struct hk_step *step;
-    bool outdated; /* it is measured, but the kernel that won is no more */
+    bool outdated; /* it is measured, but there are other kernels now */
     struct hk_choice choice;
 };
 
@@ -57,7 +57,7 @@ static int collect(struct vk_chooser *chooser, const struct hk_step *step, const
     struct hk_tuning tuning;
     if (choice->count < 2 || is_collected(c, choice->work)) return choice->standard;
     const bool measured = hk_tunings_find(c->tunings, choice->work, 0, &tuning) && tuning.seconds > 0;
-    if (measured && find_kernel(choice, tuning.kernel) >= 0) return choice->standard;
+    if (measured && tuning.kernels == choice->count && find_kernel(choice, tuning.kernel) >= 0) return choice->standard;
     if (hk_grow(&c->items, &c->capacity, c->count + 1, sizeof *c->items))
         c->items[c->count++] = (struct work){step, measured, *choice};
     return choice->standard;

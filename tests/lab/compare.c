@@ -29,7 +29,7 @@ static struct rows sorted(const cJSON *device) {
 
 /* Of most numbers more is worse. Negative: not known. */
 static bool is_worse(int number, double before, double after) {
-    if (before < 0 || after < 0) return false;
+    if (before < 0 || after < 0) return number == LAB_LOOP && before > 0; /* a loop that is no longer found */
     return number == VK_STATISTIC_OCCUPANCY || number == LAB_LOOP ? after * 1.1 < before : after > before * 1.1;
 }
 
