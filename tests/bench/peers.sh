@@ -50,7 +50,7 @@ case $what in
     ggml-ops)
         # "...: 852 runs - 20000.00 us/run - 117.44 MFLOP/run - 5.87 GFLOPS", in colours
         inside "/usr/libexec/$(uname -m)-linux-gnu/ggml/test-backend-ops" perf -b Vulkan0 -o "$1" -p "$2" 2>/dev/null |
-            sed -n 's/^ *\(.*\): .*FLOP\/run - [^ ]*m\([0-9.]*\) \([MGT]\)FLOPS.*/\2 \3 \1/p' |
+            sed -n 's/^ *\(.*\): .*FLOP\/run - [^ ]*m *\([0-9.]*\) \([MGT]\)FLOPS.*/\2 \3 \1/p' |
             awk '{ scale = $2 == "M" ? 1e-3 : $2 == "T" ? 1e3 : 1; flops = $1 * scale; $1 = $2 = ""
                    printf "{\"peer\": \"ggml\", \"op\": \"%s\", \"gflops\": %.3f}\n", substr($0, 3), flops }' ;;
     blas)
