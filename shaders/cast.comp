@@ -1,5 +1,6 @@
-// to = from, any dtypes and strides. Where the elements of `to` are smaller than a word, `to` is dense and each
-// invocation makes a whole word; of words at its ends only the bits that are its own. src/op/copy.c
+// to = from, any dtypes and strides. Where the elements of `to` are smaller than a word, each invocation makes a whole word of
+// it: `to` is dense, and of words at its ends only the bits that are its own are set, or its rows are of whole words.
+// src/op/strided.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"
@@ -28,13 +29,16 @@ void main() {
         return;
     }
     const uint end = p.rest_to + p.count, lane_bits = 32 / per_word, lane_mask = (1u << lane_bits) - 1;
-    uint word = 0, mask = 0;
+    uint word = 0, mask = 0, place = 0;
     if (i * per_word >= end) return;
     for (uint lane = 0; lane < per_word; lane++) {
         const uint e = i * per_word + lane;
         if (e < p.rest_to || e >= end) continue;
-        word |= (converted(locate(e - p.rest_to)[1]) & lane_mask) << (lane * lane_bits);
+        const uint at[2] = locate(e - p.rest_to);
+        word |= (converted(at[1]) & lane_mask) << (lane * lane_bits);
+        place = (at[0] + p.rest_to) / per_word;
         mask |= lane_mask << (lane * lane_bits);
     }
-    to[p.base[0] + i] = mask == 0xffffffffu ? word : (to[p.base[0] + i] & ~mask) | word;
+    place += p.base[0];
+    to[place] = mask == 0xffffffffu ? word : (to[place] & ~mask) | word;
 }

@@ -123,8 +123,9 @@ void store_quad(uint to, uint row, uint column, vec4 x) {
 
 void main() {
     if (group() >= p.groups) return;
-    const uint tile = group() % (p.tiles_m * p.tiles_n), batch = group() / (p.tiles_m * p.tiles_n);
-    const uint row0 = tile % p.tiles_m * BM, column0 = tile / p.tiles_m * BN;
+    const uint batch = group() / (p.tiles_m * p.tiles_n);
+    const uvec2 tile = tile_of(group() % (p.tiles_m * p.tiles_n));
+    const uint row0 = tile.x * BM, column0 = tile.y * BN;
     const uint quad_m = gl_LocalInvocationID.x / (BN / TN), quad_n = gl_LocalInvocationID.x % (BN / TN);
     begin_a(a_of(batch), row0, p.m, p.a_row, k_stride_a());
     begin_b(b_of(batch), column0, p.n, p.b_column, k_stride_b());

@@ -57,6 +57,12 @@ uint b_of(uint batch) {
 }
 uint c_of(uint batch) { return p.base_c + batch / p.inner * p.c_outer + batch % p.inner * p.c_inner; }
 
+// Row and column of the number-th tile: bands of rows, one after the other, so that tiles that are made at once share operands.
+uvec2 tile_of(uint number) {
+    const uint BAND = 16, first = number / (BAND * p.tiles_n) * BAND, rows = min(BAND, p.tiles_m - first);
+    return uvec2(first + (number - first * p.tiles_n) % rows, (number - first * p.tiles_n) / rows);
+}
+
 void store(uint to, uint row, uint column, float x) {
     if (column >= p.n) return;
     const uint i = to + row * p.c_row + column;

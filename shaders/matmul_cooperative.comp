@@ -142,8 +142,9 @@ void store_staged(SUM x, uint to, uint row, uint column) {
 
 void main() {
     if (group() >= p.groups) return;
-    const uint tile = group() % (p.tiles_m * p.tiles_n), batch = group() / (p.tiles_m * p.tiles_n);
-    const uint row0 = tile % p.tiles_m * BM, column0 = tile / p.tiles_m * BN;
+    const uint batch = group() / (p.tiles_m * p.tiles_n);
+    const uvec2 tile = tile_of(group() % (p.tiles_m * p.tiles_n));
+    const uint row0 = tile.x * BM, column0 = tile.y * BN;
     const uint from_a = a_of(batch), from_b = b_of(batch), to_c = c_of(batch);
     const uint m = gl_SubgroupID / (BN / WN) * WM, n = gl_SubgroupID % (BN / WN) * WN;
 

@@ -35,12 +35,14 @@ struct hk_step {
     struct hk_operand scratch; /* u8 [scratch bytes], 256-byte aligned; buffer NULL where the op asked for none */
 };
 
-/* A product that a subgroup makes at once: c f32 [m, n] += a [m, k] b [k, n], both of this dtype. */
+/* A product that a subgroup makes at once: c f32 [m, n] += a [m, k] b [k, n], both of this dtype. Or a whole workgroup of so
+   many invocations: of any sizes that are multiples of these. */
 struct hk_cooperative {
     enum hk_dtype dtype;
     uint32_t m, n, k;
+    uint32_t invocations; /* 0: a subgroup's */
 };
-#define HK_MAX_COOPERATIVE 8
+#define HK_MAX_COOPERATIVE 24
 
 /* What an op may ask of a GPU. */
 struct hk_limits {
@@ -54,7 +56,8 @@ struct hk_limits {
     bool float16, storage16;
     struct hk_cooperative cooperative[HK_MAX_COOPERATIVE]; /* those there are ... */
     int n_cooperative;
-    uint32_t cooperative_subgroup; /* ... and the subgroup size that kernels with them ask for */
+    uint32_t cooperative_subgroup; /* ... the subgroup size that kernels with a subgroup's ask for ... */
+    uint32_t cooperative_largest;  /* ... and the most of m, n and k that a workgroup's may have */
     bool software;           /* a driver that runs on the processor: shared memory and barriers cost more than reading twice */
 };
 

@@ -5,7 +5,7 @@
 #
 # and it gives
 #
-#   debian_root FOLDER SUITE "PACKAGES..." [SUITE...]    makes it where it is missing; further suites offer packages, too
+#   debian_root FOLDER SUITE "PACKAGES..." [SUITE...]    makes it where it is missing; further suites offer what is asked for as NAME/SUITE
 #   in_root FOLDER BUILD COMMAND...                      runs a command in it: /hekla is the project (read-only), /build
 #                                                        the folder BUILD
 
@@ -37,7 +37,7 @@ debian_root() {
         done >"$root.sources"
         # shellcheck disable=SC2086 # names
         unshare --mount mmdebstrap --quiet --variant=minbase --include="$(echo $packages | tr ' ' ,)" \
-            --aptopt='Acquire::Check-Valid-Until "false"' \
+            --aptopt='Acquire::Check-Valid-Until "false"' --aptopt="APT::Default-Release \"$suite\"" \
             --customize-hook='mkdir "$1/hekla" "$1/build"' "$suite" "$root.part" - <"$root.sources" >&2 &&
             mv "$root.part" "$root"
     ) 9>"${root%/*}/lock" || no_root "the Debian root ($suite) cannot be made from $mirror"

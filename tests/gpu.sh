@@ -31,8 +31,9 @@ build=${HEKLA_GPU_BUILD:-$PWD/build-gpu}
 
 # ---- Packing ----
 
-# The driver lab's glslc and headers know more of Vulkan than those of an older system; libraries are the machine's own,
-# since those of an older system run on more machines.
+# The driver lab's glslc and headers know more of Vulkan than those of an older system. Libraries are the machine's own, since
+# those of an older system run on more machines; but Debian 12's shaderc cannot be opened, so where there is the lab's, it is
+# taken (it needs glibc 2.38; without it elementwise ops are not fused).
 compile_shaders() {
     . cmake/packages.sh
     . tests/lab/root.sh
@@ -41,10 +42,12 @@ compile_shaders() {
     rm -rf "$build"
     if [ -d "$lab_root" ] && [ "$(id -u)" = 0 ]; then
         headers=$lab_root/usr/include
+        shaderc=$(find "$lab_root/usr/lib" -name libshaderc.so.1 | head -n 1)
         inside cmake -G Ninja -S /hekla -B /build "$@" >&2
         inside cmake --build /build --target hekla_spirv -j "$(nproc)" >&2
     else
         headers=/usr/include
+        shaderc=$(find /usr/lib -name libshaderc.so.1 | head -n 1)
         cmake -S . -B "$build" "$@" >&2
         cmake --build "$build" --target hekla_spirv -j "$(nproc)" >&2
     fi
@@ -58,9 +61,10 @@ pack_dependencies() {
         cp -r "$header" "$1/include/"
     done
     rm -f "$1"/include/vulkan/*.hpp # half of it all
-    for library in libcjson.so libcjson.so.1 libshaderc.so.1; do
+    for library in libcjson.so libcjson.so.1; do
         cp -L "$(find /usr/lib -name "$library" | head -n 1)" "$1/lib/"
     done
+    cp -L "$shaderc" "$1/lib/"
     cp -L "$(find /usr/lib -name libvulkan.so.1 | head -n 1)" "$1/loader/"
 }
 

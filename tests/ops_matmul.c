@@ -407,12 +407,12 @@ static const struct hk_case cases[] = {
      TRIPLE(F32(1, 7), F32(7, 35), F32(1, 35)),
      .build = db_f32_f16,
      .reference = db_f32_f16_of},
-    /* rounded to f16 itself: half a unit in its last place is 4.9e-4 */
+    /* rounded to f16 itself: a unit in its last place, by which two devices may differ, is up to 9.8e-4 */
     {.name = "f16, gradient of a in f16",
      TRIPLE(F32(19, 70), F32(70, 35), F32(19, 35)),
      .build = da_f16_cast,
      .reference = da_f16_of,
-     .tolerance = 5},
+     .tolerance = 10},
 };
 
 BUILD(nn_f16_bf16, hk_matmul(as(in[0], HK_F16, false), as(in[1], HK_BF16, false)))

@@ -185,6 +185,7 @@ SET(slice_backward)
 BUILD(concat_middle, hk_concat(in, 3, 1))
 BUILD(concat_last, hk_concat(in, 2, -1))
 BUILD(concat_bytes, hk_concat((struct hk_value *[]){hk_cast(in[0], HK_U8), hk_cast(in[1], HK_U8)}, 2, -1))
+BUILD(concat_halves, hk_concat((struct hk_value *[]){hk_cast(in[0], HK_F16), hk_cast(in[1], HK_F16)}, 2, -1))
 BUILD(concat_first, hk_concat(in, 2, 0))
 REFERENCE(concat_middle_of) {
     (void)c;
@@ -234,6 +235,24 @@ static const struct hk_case concat_cases[] = {
      {{HK_I32, HK_SHAPE(2, 3), 0, 256}, {HK_I32, HK_SHAPE(2, 1024), 0, 256}},
      2,
      concat_bytes,
+     concat_last_of,
+     .exact = true},
+    {"bytes, rows of whole words",
+     {{HK_I32, HK_SHAPE(7, 4), 0, 256}, {HK_I32, HK_SHAPE(7, 8), 0, 256}},
+     2,
+     concat_bytes,
+     concat_last_of,
+     .exact = true},
+    {"f16, rows of whole words",
+     {{HK_I32, HK_SHAPE(9, 6), -256, 256}, {HK_I32, HK_SHAPE(9, 10), -256, 256}},
+     2,
+     concat_halves,
+     concat_last_of,
+     .exact = true},
+    {"f16, words shared",
+     {{HK_I32, HK_SHAPE(9, 5), -256, 256}, {HK_I32, HK_SHAPE(9, 3), -256, 256}},
+     2,
+     concat_halves,
      concat_last_of,
      .exact = true},
     {"bytes, words shared",

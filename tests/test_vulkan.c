@@ -281,6 +281,28 @@ static void long_programs_are_cut(void **state) {
     close_device(device);
 }
 
+/* The gradients of q, k and v are put side by side in every layer: each is one kernel, whatever the number of rows. */
+static void columns_of_16_bits_take_a_dispatch_each(void **state) {
+    (void)state;
+    struct vk_device *device = open_device((struct hk_device_params){0});
+    struct hk_tensor *parts[3], *joined = hk_tensor_create(base(device), HK_F16, HK_SHAPE(40, 24));
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_value *values[3];
+    for (int i = 0; i < 3; i++) {
+        parts[i] = hk_tensor_create(base(device), HK_F16, HK_SHAPE(40, 4 + 4 * i));
+        values[i] = hk_leaf(graph, parts[i]);
+    }
+    hk_store(joined, hk_concat(values, 3, -1));
+    struct hk_program *program = hk_compile(base(device), graph, NULL);
+    assert_non_null(program);
+    assert_in_range(hk_program_get_info(program)->dispatches, 3, 4); /* and the store, where it is one */
+    hk_program_destroy(&program);
+    hk_graph_destroy(&graph);
+    for (int i = 0; i < 3; i++) hk_tensor_destroy(&parts[i]);
+    hk_tensor_destroy(&joined);
+    close_device(device);
+}
+
 static void a_profile_has_every_dispatch(void **state) {
     (void)state;
     char path[512], *text;
@@ -558,6 +580,7 @@ int main(void) {
         cmocka_unit_test(threads_share_a_device),
         cmocka_unit_test(a_run_repeats_without_new_resources),
         cmocka_unit_test(long_programs_are_cut),
+        cmocka_unit_test(columns_of_16_bits_take_a_dispatch_each),
         cmocka_unit_test(a_profile_has_every_dispatch),
         cmocka_unit_test(copies_of_any_size_arrive),
         cmocka_unit_test(device_memory_begins_as_zero),

@@ -119,7 +119,7 @@ static const struct hk_cooperative *find_matrix(const struct variant *v, const s
         return NULL;
     for (const struct hk_cooperative *i = limits->cooperative; i < limits->cooperative + limits->n_cooperative; i++) {
         const bool whole = (i->m == 8 || i->m == 16) && (i->n == 8 || i->n == 16) && (i->k == 8 || i->k == 16);
-        if (i->dtype != v->dtype || !whole) continue;
+        if (i->invocations || i->dtype != v->dtype || !whole) continue;
         if (BLOCK_ROWS / i->m * (padded / HK_MIN(i->n, i->k)) > MOST_PRODUCTS) continue;
         if (!best || i->m * i->n * i->k > best->m * best->n * best->k) best = i;
     }

@@ -27,12 +27,17 @@ struct product {
 /* A kernel and when it is the standard one: the first row that fits. */
 struct kernel {
     const char *shader, *bf16; /* bf16: the shader for operands of that dtype, where that is another */
-    enum { PLAIN, SOFTWARE, COOPERATIVE } needs; /* SOFTWARE: for devices that are processors in disguise, and only those */
+    enum {
+        PLAIN,
+        SOFTWARE,    /* a device that is a processor in disguise; for those only */
+        COOPERATIVE, /* matrices of subgroups */
+        WORKGROUP    /* and of whole workgroups */
+    } needs;
     int64_t most_m; /* rows of c; 0: any */
     bool fill;      /* only where there are enough tiles for all processors */
     int64_t tile_m, tile_n;
     uint32_t invocations; /* 0: the subgroup's size, and tile_n columns for each of them; COOPERATIVE: subgroups */
-    uint32_t spec[5];     /* constants from COMMON_SPEC on; COOPERATIVE: BM, BN, BK, WM, WN */
+    uint32_t spec[5];     /* constants from COMMON_SPEC on; COOPERATIVE: BM, BN, BK, WM, WN; WORKGROUP: BM, BN, BK */
     uint32_t registers;   /* that an invocation must have (see struct hk_limits) */
     bool ahead;           /* matmul: reads ahead */
 };
@@ -42,12 +47,25 @@ enum {
     MOST_PRODUCTS = 32 /* of matrices, in a subgroup's unrolled loop: more is too much code, and slow to compile */
 };
 
+#define WORKGROUP_ROW(fill, bm, bn, bk, invocations)                                                                       \
+    {"matmul_cooperative2", "matmul_cooperative2_bf16", WORKGROUP, 0, fill, bm, bn, invocations, {bm, bn, bk}, 0, false}
+
 /* Of matmul: all invocations read a tile's vectors in equal shares, so a tile has a multiple of them. */
 static const struct kernel kernels[] = {
     {"matmul_direct", NULL, SOFTWARE, 1, false, 1, 2, 0, {1, 2, 32}, 0, false},
     {"matmul_direct", NULL, SOFTWARE, 0, false, 8, 8, 0, {8, 8, 4}, 0, false},
     {"matmul_few", NULL, PLAIN, 1, false, 1, 16, 256, {1, 16}, 0, false},
     {"matmul_few", NULL, PLAIN, 4, false, 4, 16, 256, {4, 16}, 0, false},
+    WORKGROUP_ROW(true, 128, 256, 64, 256),
+    WORKGROUP_ROW(true, 256, 128, 64, 256),
+    WORKGROUP_ROW(true, 256, 128, 32, 256),
+    WORKGROUP_ROW(true, 256, 256, 32, 512),
+    WORKGROUP_ROW(true, 256, 256, 64, 512),
+    WORKGROUP_ROW(true, 128, 128, 64, 256),
+    WORKGROUP_ROW(true, 128, 128, 64, 128),
+    WORKGROUP_ROW(true, 128, 128, 32, 128),
+    WORKGROUP_ROW(true, 128, 64, 64, 128),
+    WORKGROUP_ROW(false, 64, 64, 64, 128),
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 8, {128, 128, 32, 64, 32}, 0, false},
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 64, 64, 4, {64, 64, 32, 32, 32}, 0, false},
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 32, 32, 4, {32, 32, 32, 16, 16}, 0, false},
@@ -78,11 +96,36 @@ static const struct hk_cooperative *find_matrix(const struct kernel *kernel, con
                            s[4] % i->n == 0;
         /* the tiles, their rows 16 bytes longer, and a matrix of c for each subgroup */
         const uint32_t shared = 2 * ((s[0] + s[1]) * (s[2] + 8)) + 4 * kernel->invocations * i->m * i->n;
-        if (i->dtype != dtype || !whole || shared > limits->shared_memory) continue;
+        if (i->invocations || i->dtype != dtype || !whole || shared > limits->shared_memory) continue;
         if (s[3] / i->m * (s[4] / i->n) * (s[2] / i->k) > MOST_PRODUCTS) continue;
         if (!best || i->m * i->n * i->k > best->m * best->n * best->k) best = i;
     }
     return best;
+}
+
+/* Whether matrices of whole workgroups can be the kernel's tiles. */
+static bool has_workgroup_matrices(const struct kernel *kernel, const struct product *p, const struct hk_limits *limits) {
+    const uint32_t *const s = kernel->spec;
+    const enum hk_dtype dtype = p->side[A].operand->dtype;
+    if (dtype != p->side[B].operand->dtype || HK_MAX(HK_MAX(s[0], s[1]), s[2]) > limits->cooperative_largest) return false;
+    for (const struct hk_cooperative *i = limits->cooperative; i < limits->cooperative + limits->n_cooperative; i++)
+        if (i->invocations == kernel->invocations && i->dtype == dtype && s[0] % i->m == 0 && s[1] % i->n == 0 && s[2] % i->k == 0)
+            return true;
+    return false;
+}
+
+/* A batch item of each side begins at a multiple of 16 bytes, and rows do not overlap. */
+static bool can_be_tensors(const struct product *p) {
+    for (int side = A; side <= C; side++) {
+        const struct side *s = &p->side[side];
+        const int rows = side == B ? K : M, columns = side == A ? K : N;
+        const int dense = s->stride[columns] == 1 || p->size[columns] == 1 ? columns : rows;
+        const int64_t size = (int64_t)hk_dtype_size(s->operand->dtype);
+        bool aligned = (s->operand->offset + s->offset) % 16 == 0;
+        for (int i = BATCH; i < BATCH + p->batch_rank; i++) aligned = aligned && s->stride[i] * size % 16 == 0;
+        if (!aligned || s->stride[rows + columns - dense] < p->size[dense]) return false;
+    }
+    return true;
 }
 
 /* Of the tiles of matmul.comp. */
@@ -96,6 +139,7 @@ static bool is_usable(const struct kernel *kernel, const struct product *p, cons
     if (kernel->needs == PLAIN && (kernel->invocations > limits->max_invocations || shared_bytes(kernel) > limits->shared_memory))
         return false;
     if (kernel->most_m && p->size[M] > kernel->most_m) return false;
+    if (kernel->needs == WORKGROUP) return has_workgroup_matrices(kernel, p, limits) && can_be_tensors(p);
     return kernel->needs != COOPERATIVE || find_matrix(kernel, p, limits);
 }
 
@@ -235,6 +279,15 @@ static void add_matrices(struct hk_dispatch *d, const struct kernel *kernel, con
     d->spec[0] *= limits->cooperative_subgroup;
 }
 
+/* What matmul_cooperative2 has: multiples of which the rows' strides are. */
+static void add_widths(struct hk_dispatch *d, const struct kernel *kernel, const struct push *push, enum hk_dtype dtype) {
+    const uint32_t strides[] = {d->spec[1] ? push->a_row : push->a_column, d->spec[2] ? push->b_row : push->b_column,
+                                push->c_row};
+    for (size_t i = 0; i < HK_LENGTH(strides); i++)
+        d->spec[d->n_spec++] = strides[i] % 8 == 0 ? 8 : strides[i] % 4 == 0 ? 4 : 1;
+    if (dtype == HK_BF16) d->shader = kernel->bf16;
+}
+
 /* A product whose operands fit. */
 static hk_status record(const struct product *p, struct hk_recorder *recorder) {
     const struct kernel *kernel = choose(p, recorder);
@@ -255,6 +308,7 @@ static hk_status record(const struct product *p, struct hk_recorder *recorder) {
     if (kernel->needs == SOFTWARE) set_pairs(&d, p);
     if (kernel->needs == PLAIN) add_fours(&d, kernel, p);
     if (kernel->needs == COOPERATIVE) add_matrices(&d, kernel, p, recorder->limits);
+    if (kernel->needs == WORKGROUP) add_widths(&d, kernel, &push, p->side[A].operand->dtype);
     HK_PUSH(&d, push);
     bind(&d, p, A, HK_READ);
     bind(&d, p, B, HK_READ);

@@ -48,6 +48,16 @@ static bool is_dense(const struct hk_operand *o) {
     return true;
 }
 
+/* Whether each row along the last dimension is dense and of whole words. */
+static bool has_whole_words(const struct hk_operand *o) {
+    const int64_t per_word = (int64_t)(4 / hk_dtype_size(o->dtype));
+    const int last = o->rank - 1;
+    if (o->offset % 4 || last < 0 || o->stride[last] != 1 || o->shape[last] % per_word) return false;
+    for (int i = 0; i < last; i++)
+        if (o->shape[i] != 1 && o->stride[i] % per_word) return false;
+    return true;
+}
+
 /* Dimensions go innermost first; a rank of 0 becomes one dimension of 1. */
 static void push_strided(const struct context *c, const struct hk_operand *operands, struct hk_dispatch *d) {
     const struct hk_strided_job *job = c->job;
@@ -86,7 +96,7 @@ static hk_status record_outer(struct context *c, const struct hk_operand *operan
 
 static hk_status record_piece(void *context, const struct hk_operand *operands) {
     struct context *c = context;
-    if (operands[0].rank > HK_STRIDED_RANK || (c->job->dense_output && !is_dense(&operands[0])))
+    if (operands[0].rank > HK_STRIDED_RANK || (c->job->by_words && !is_dense(&operands[0]) && !has_whole_words(&operands[0])))
         return record_outer(c, operands);
     struct hk_dispatch d = {.shader = c->job->shader, .n_spec = c->job->n_spec + 2};
     d.spec[0] = HK_ELEMENTWISE_GROUP;
@@ -115,7 +125,7 @@ hk_status hk_record_copy(struct hk_recorder *recorder, const struct hk_operand *
         .spec = {from->dtype, to->dtype},
         .n_spec = 2,
         .rests = true,
-        .dense_output = size < 4,
+        .by_words = size < 4,
         .per_item = (uint32_t)(4 / size),
     };
     return hk_record_strided(recorder, &job, operands, 2);

@@ -26,7 +26,7 @@ struct hk_strided_job {
     uint32_t extra[6];
     int n_extra;
     bool rests;        /* each operand's hk_binding_rest follows in extra */
-    bool dense_output; /* each dispatch must see operand 0 dense */
+    bool by_words;     /* an invocation makes a word of operand 0, which must be dense or have rows of whole words */
     uint32_t per_item; /* elements that one invocation makes; 0: 1 */
 };
 hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job,

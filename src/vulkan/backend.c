@@ -33,6 +33,7 @@ static uint64_t max_range(const struct vk_device *device) {
 }
 
 static uint32_t count_processors(const struct vk_device *device) {
+    if (device->physical.processors) return device->physical.processors;
     switch (device->physical.properties.properties.deviceType) {
     case VK_PHYSICAL_DEVICE_TYPE_CPU: return (uint32_t)HK_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
     case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return 48;
@@ -93,6 +94,7 @@ static void set_limits(struct vk_device *device) {
                                         .storage16 = info->storage16,
                                         .n_cooperative = device->physical.n_cooperative,
                                         .cooperative_subgroup = device->physical.properties13.minSubgroupSize,
+                                        .cooperative_largest = device->physical.cooperative_largest,
                                         .software = runs_on_processor(device)};
     memcpy(device->limits.cooperative, device->physical.cooperative, sizeof device->limits.cooperative);
 }
@@ -124,7 +126,7 @@ static hk_status create_device(struct vk_device *device) {
     VkPhysicalDevicePipelineExecutablePropertiesFeaturesKHR executable = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PIPELINE_EXECUTABLE_PROPERTIES_FEATURES_KHR,
         .pipelineExecutableInfo = VK_TRUE};
-    const char *extensions[4];
+    const char *extensions[5];
     uint32_t n_extensions = 0;
     struct vk_cooperative_features cooperative;
     void *const more = device->captures_statistics ? &executable : NULL;

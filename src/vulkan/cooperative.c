@@ -68,6 +68,13 @@ static bool find_dtype(const struct vk_physical *p, bool bfloat16, VkComponentTy
     return false;
 }
 
+static void add(struct vk_physical *p, const struct hk_cooperative *matrix) {
+    if (p->n_cooperative == HK_MAX_COOPERATIVE) return;
+    p->cooperative[p->n_cooperative++] = *matrix;
+    p->uses_bfloat16 |= matrix->dtype == HK_BF16;
+    p->uses_workgroups |= matrix->invocations > 0;
+}
+
 /* 16-bit inputs, sums in f32, one subgroup, which has an element of a result for each of its invocations. */
 static void note(struct vk_physical *p, bool bfloat16, const VkCooperativeMatrixPropertiesKHR *m) {
     enum hk_dtype dtype;
@@ -75,31 +82,73 @@ static void note(struct vk_physical *p, bool bfloat16, const VkCooperativeMatrix
         m->ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR || m->saturatingAccumulation ||
         m->MSize * m->NSize < p->properties13.minSubgroupSize || !find_dtype(p, bfloat16, m->AType, &dtype))
         return;
-    if (p->n_cooperative == HK_MAX_COOPERATIVE) return;
-    p->cooperative[p->n_cooperative++] =
-        (struct hk_cooperative){.dtype = dtype, .m = m->MSize, .n = m->NSize, .k = m->KSize};
+    add(p, &(struct hk_cooperative){.dtype = dtype, .m = m->MSize, .n = m->NSize, .k = m->KSize});
 }
 
-hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
-    const char *wanted = getenv("HEKLA_COOPERATIVE"), *const reason = denial(&p->properties.properties);
+/* A list as Vulkan gives it, of structs whose first members are .sType and .pNext; NULL with count 0 where there is none. */
+#define LIST(type, structure, get, device, list, count)                                                 \
+    type *list = NULL;                                                                                  \
+    uint32_t count = 0;                                                                                 \
+    if (get && get(device, &count, NULL) == VK_SUCCESS) list = calloc(count + 1, sizeof *list);         \
+    for (uint32_t i = 0; list && i < count; i++) list[i].sType = structure;                             \
+    if (!list || get(device, &count, list) < VK_SUCCESS) count = 0;
+
+static void query_subgroup(const struct vk_instance *instance, struct vk_physical *p, bool bfloat16) {
     const PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get =
         (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
             instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
-    p->n_cooperative = 0;
-    if (!p->cooperative_matrix || !get || !can_fix_subgroups(p) || !has_features(instance, p)) return HK_OK;
-    if (reason) hk_remark(HK_LOG_INFO, "vulkan: cooperative matrices are left alone: %s", reason);
-    if (reason || (wanted && !strcmp(wanted, "0"))) return HK_OK;
-    uint32_t count = 0;
-    if (get(p->handle, &count, NULL) != VK_SUCCESS) return HK_OK;
-    VkCooperativeMatrixPropertiesKHR *list = calloc(count + 1, sizeof *list);
-    if (!list) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
-    for (uint32_t i = 0; i < count; i++) list[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
-    const VkResult result = get(p->handle, &count, list);
-    const bool bfloat16 = has_bfloat16(instance, p);
-    for (uint32_t i = 0; i < count && (result == VK_SUCCESS || result == VK_INCOMPLETE); i++)
-        note(p, bfloat16, &list[i]);
+    LIST(VkCooperativeMatrixPropertiesKHR, VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR, get, p->handle, list, count)
+    for (uint32_t i = 0; i < count; i++) note(p, bfloat16, &list[i]);
     free(list);
-    return HK_OK;
+}
+
+/* Matrices of whole workgroups, where the device has all that the kernels do with them (VK_NV_cooperative_matrix2). */
+static void query_workgroup(const struct vk_instance *instance, struct vk_physical *p, bool bfloat16) {
+#if defined(VK_NV_cooperative_matrix2)
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV have = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV};
+    VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &have};
+    VkPhysicalDeviceCooperativeMatrix2PropertiesNV limits = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_PROPERTIES_NV};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &limits};
+    if (!p->cooperative_matrix2 || !p->features11.storageBuffer16BitAccess || !vk_shader_find("matmul_cooperative2")) return;
+    instance->vkGetPhysicalDeviceFeatures2(p->handle, &features);
+    if (!have.cooperativeMatrixWorkgroupScope || !have.cooperativeMatrixFlexibleDimensions ||
+        !have.cooperativeMatrixReductions || !have.cooperativeMatrixConversions ||
+        !have.cooperativeMatrixPerElementOperations || !have.cooperativeMatrixTensorAddressing)
+        return;
+    instance->vkGetPhysicalDeviceProperties2(p->handle, &properties);
+    p->cooperative_largest = limits.cooperativeMatrixFlexibleDimensionsMaxDimension;
+    const PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV get =
+        (PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV)vkGetInstanceProcAddr(
+            instance->handle, "vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV");
+    LIST(VkCooperativeMatrixFlexibleDimensionsPropertiesNV,
+         VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_FLEXIBLE_DIMENSIONS_PROPERTIES_NV, get, p->handle, list, count)
+    for (uint32_t i = 0; i < count; i++) {
+        const VkCooperativeMatrixFlexibleDimensionsPropertiesNV *const m = &list[i];
+        struct hk_cooperative matrix = {
+            .m = m->MGranularity, .n = m->NGranularity, .k = m->KGranularity, .invocations = m->workgroupInvocations};
+        if (m->scope == VK_SCOPE_WORKGROUP_KHR && m->AType == m->BType && m->CType == VK_COMPONENT_TYPE_FLOAT32_KHR &&
+            m->ResultType == VK_COMPONENT_TYPE_FLOAT32_KHR && !m->saturatingAccumulation &&
+            matrix.invocations <= limits.cooperativeMatrixWorkgroupScopeMaxWorkgroupSize &&
+            find_dtype(p, bfloat16, m->AType, &matrix.dtype))
+            add(p, &matrix);
+    }
+    free(list);
+#else
+    (void)instance, (void)p, (void)bfloat16;
+#endif
+}
+
+void vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
+    const char *wanted = getenv("HEKLA_COOPERATIVE"), *const reason = denial(&p->properties.properties);
+    p->n_cooperative = 0;
+    if (!p->cooperative_matrix || !can_fix_subgroups(p) || !has_features(instance, p)) return;
+    if (reason) hk_remark(HK_LOG_INFO, "vulkan: cooperative matrices are left alone: %s", reason);
+    if (reason || (wanted && !strcmp(wanted, "0"))) return;
+    const bool bfloat16 = has_bfloat16(instance, p);
+    query_subgroup(instance, p, bfloat16);
+    if (!wanted || strcmp(wanted, "1")) query_workgroup(instance, p, bfloat16);
 }
 
 void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_features *room, void *next,
@@ -113,15 +162,29 @@ void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_f
     extensions[(*n_extensions)++] = VK_KHR_COOPERATIVE_MATRIX_EXTENSION_NAME;
     next = &room->matrix;
 #if defined(VK_KHR_shader_bfloat16)
-    for (int i = 0; i < p->n_cooperative; i++) {
-        if (p->cooperative[i].dtype != HK_BF16) continue;
+    if (p->uses_bfloat16) {
         room->bfloat16 = (VkPhysicalDeviceShaderBfloat16FeaturesKHR){
             .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_BFLOAT16_FEATURES_KHR,
             .pNext = next,
             .shaderBFloat16Type = VK_TRUE,
             .shaderBFloat16CooperativeMatrix = VK_TRUE};
         extensions[(*n_extensions)++] = VK_KHR_SHADER_BFLOAT16_EXTENSION_NAME;
-        return &room->bfloat16;
+        next = &room->bfloat16;
+    }
+#endif
+#if defined(VK_NV_cooperative_matrix2)
+    if (p->uses_workgroups) {
+        room->workgroup = (VkPhysicalDeviceCooperativeMatrix2FeaturesNV){
+            .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV,
+            .pNext = next,
+            .cooperativeMatrixWorkgroupScope = VK_TRUE,
+            .cooperativeMatrixFlexibleDimensions = VK_TRUE,
+            .cooperativeMatrixReductions = VK_TRUE,
+            .cooperativeMatrixConversions = VK_TRUE,
+            .cooperativeMatrixPerElementOperations = VK_TRUE,
+            .cooperativeMatrixTensorAddressing = VK_TRUE};
+        extensions[(*n_extensions)++] = VK_NV_COOPERATIVE_MATRIX_2_EXTENSION_NAME;
+        next = &room->workgroup;
     }
 #endif
     return next;
@@ -129,10 +192,9 @@ void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_f
 
 #else
 
-hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
+void vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
     (void)instance;
     p->n_cooperative = 0;
-    return HK_OK;
 }
 
 void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_features *room, void *next,

@@ -54,16 +54,20 @@ struct vk_physical {
     bool has_budget;   /* VK_EXT_memory_budget */
     bool portability;  /* VK_KHR_portability_subset: must be enabled */
     bool executable_properties; /* VK_KHR_pipeline_executable_properties, with its feature */
+    bool counts_nvidia, counts_amd; /* extensions that tell processors */
+    uint32_t processors; /* compute units; 0: unknown */
     bool cooperative_matrix, cooperative_matrix2, bfloat16; /* by the extensions' names */
     struct hk_cooperative cooperative[HK_MAX_COOPERATIVE];  /* those that kernels may use */
     int n_cooperative;
+    uint32_t cooperative_largest; /* m, n and k of a workgroup's */
+    bool uses_bfloat16, uses_workgroups; /* whether some are of bf16, and a workgroup's */
 };
 hk_status vk_physical_query(const struct vk_instance *instance, VkPhysicalDevice handle, struct vk_physical *physical);
 void vk_physical_describe(const struct vk_instance *instance, const struct vk_physical *physical, int index,
                           struct hk_device_info *info);
 
 /* cooperative.c: fills physical->cooperative; features that use it are linked in front of next, in the room given, and the
-   names of extensions added (two at most). Returns the new front. */
+   names of extensions added (three at most). Returns the new front. */
 struct vk_cooperative_features {
     bool none; /* headers may lack all of what follows */
 #if defined(VK_KHR_cooperative_matrix)
@@ -72,8 +76,11 @@ struct vk_cooperative_features {
 #if defined(VK_KHR_shader_bfloat16)
     VkPhysicalDeviceShaderBfloat16FeaturesKHR bfloat16;
 #endif
+#if defined(VK_NV_cooperative_matrix2)
+    VkPhysicalDeviceCooperativeMatrix2FeaturesNV workgroup;
+#endif
 };
-hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *physical);
+void vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *physical);
 void *vk_cooperative_enable(const struct vk_physical *physical, struct vk_cooperative_features *room, void *next,
                             const char **extensions, uint32_t *n_extensions);
 

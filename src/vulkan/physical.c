@@ -37,7 +37,9 @@ static hk_status query_extensions(const struct vk_instance *instance, struct vk_
                  {"VK_KHR_pipeline_executable_properties", &p->executable_properties},
                  {"VK_KHR_cooperative_matrix", &p->cooperative_matrix},
                  {"VK_NV_cooperative_matrix2", &p->cooperative_matrix2},
-                 {"VK_KHR_shader_bfloat16", &p->bfloat16}};
+                 {"VK_KHR_shader_bfloat16", &p->bfloat16},
+                 {"VK_NV_shader_sm_builtins", &p->counts_nvidia},
+                 {"VK_AMD_shader_core_properties", &p->counts_amd}};
     uint32_t count = 0;
     VkResult result = instance->vkEnumerateDeviceExtensionProperties(p->handle, NULL, &count, NULL);
     VkExtensionProperties *list = result == VK_SUCCESS ? calloc(count + 1, sizeof *list) : NULL;
@@ -83,6 +85,19 @@ static void query_executable_properties(const struct vk_instance *instance, stru
     p->executable_properties = executable.pipelineExecutableInfo;
 }
 
+/* How many compute units there are, as far as the vendor's extension says. */
+static void query_processors(const struct vk_instance *instance, struct vk_physical *p) {
+    VkPhysicalDeviceShaderSMBuiltinsPropertiesNV nvidia = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV};
+    VkPhysicalDeviceShaderCorePropertiesAMD amd = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD};
+    VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
+    if (p->counts_nvidia) properties.pNext = &nvidia;
+    else if (p->counts_amd) properties.pNext = &amd;
+    else return;
+    instance->vkGetPhysicalDeviceProperties2(p->handle, &properties);
+    p->processors = nvidia.shaderSMCount + amd.shaderEngineCount * amd.shaderArraysPerEngineCount * amd.computeUnitsPerShaderArray;
+}
+
 hk_status vk_physical_query(const struct vk_instance *instance, VkPhysicalDevice handle, struct vk_physical *physical) {
     *physical = (struct vk_physical){.handle = handle};
     query_properties(instance, physical);
@@ -90,7 +105,9 @@ hk_status vk_physical_query(const struct vk_instance *instance, VkPhysicalDevice
     const hk_status status = query_extensions(instance, physical);
     if (status) return status;
     query_executable_properties(instance, physical);
-    return vk_cooperative_query(instance, physical);
+    query_processors(instance, physical);
+    vk_cooperative_query(instance, physical);
+    return HK_OK;
 }
 
 static bool is_software(const struct vk_physical *p) {

@@ -172,6 +172,7 @@ static hk_status measure(struct vk_device *device, const struct bench *bench, co
         if (status) hk_remark(HK_LOG_WARNING, "tuning: %s with %s: %s", choice->work, choice->names[kernel], hk_error_message());
         if (status && i < 0) return HK_OK;
         if (status) continue;
+        hk_remark(HK_LOG_INFO, "tuning: %s with %s: %.2f us", choice->work, choice->names[kernel], seconds * 1e6);
         if (i < 0) standard_seconds = seconds;
         if (seconds < best_seconds) best = kernel, best_seconds = seconds;
     }
