@@ -1,6 +1,7 @@
 // matmul of two f16 or two bf16 operands by cooperative matrices, which a subgroup multiplies at once: a [MM, MK] b [MK, MN],
 // sums in f32. One workgroup per BM x BN tile of c, of which each subgroup makes WM x WN; tiles of a and b go through shared
-// memory, where they lie along the dimension that is dense in the operand. The workgroup has (BM / WM) * (BN / WN) subgroups.
+// memory, where they lie along the dimension that is dense in the operand, and the next ones are read while these are multiplied.
+// The workgroup has (BM / WM) * (BN / WN) subgroups.
 //@ requires GL_KHR_cooperative_matrix
 //@ variant bf16 requires GL_EXT_bfloat16: -DBF16_ELEMENTS
 #version 450
@@ -12,12 +13,9 @@
 #extension GL_EXT_shader_explicit_arithmetic_types_float16 : require
 #ifdef BF16_ELEMENTS
 #extension GL_EXT_bfloat16 : require
-#extension GL_EXT_shader_explicit_arithmetic_types_int16 : require
 #define ELEMENT bfloat16_t
-#define ELEMENT4 bf16vec4
 #else
 #define ELEMENT float16_t
-#define ELEMENT4 f16vec4
 #endif
 #include "common.glsl"
 #include "matmul.glsl"
@@ -39,23 +37,7 @@ layout(constant_id = 17) const bool WHOLE = false; // c can be stored by whole m
 layout(set = 0, binding = 0, std430) restrict readonly buffer Eights_a { uvec4 a8[]; };
 layout(set = 0, binding = 1, std430) restrict readonly buffer Eights_b { uvec4 b8[]; };
 
-// Rows of a tile are 16 bytes longer than they need be, which spreads the banks.
-const uint ROW_A = (A_ALONG_K ? BK : BM) + 8, ROWS_A = A_ALONG_K ? BM : BK;
-const uint ROW_B = (B_ALONG_N ? BN : BK) + 8, ROWS_B = B_ALONG_N ? BK : BN;
-const uint CHUNKS_A = BM * BK / 8, CHUNKS_B = BN * BK / 8;
 const uint SUBGROUPS = (BM / WM) * (BN / WN), LANES = gl_WorkGroupSize.x / SUBGROUPS;
-
-shared ELEMENT4 tile_a[ROWS_A * ROW_A / 4];
-shared ELEMENT4 tile_b[ROWS_B * ROW_B / 4];
-shared float stage[SUBGROUPS * MM * MN]; // a matrix of c for each subgroup
-
-#ifdef BF16_ELEMENTS
-ELEMENT4 elements(uint x, uint y) {
-    return uintBitsToBFloat16EXT(u16vec4(x & 0xffffu, x >> 16, y & 0xffffu, y >> 16));
-}
-#else
-ELEMENT4 elements(uint x, uint y) { return f16vec4(unpackFloat2x16(x), unpackFloat2x16(y)); }
-#endif
 
 uint half_of(uint word, uint i) { return i % 2 == 0 ? word & 0xffffu : word >> 16; }
 
@@ -75,32 +57,54 @@ uint half_of(uint word, uint i) { return i % 2 == 0 ? word & 0xffffu : word >> 1
 CHUNK(chunk_of_a, a, a8, A_WIDTH)
 CHUNK(chunk_of_b, b, b8, B_WIDTH)
 
-// Outside is 0.
-void load_a(uint from, uint row0, uint k0) {
-    const uint chunks = A_ALONG_K ? BK / 8 : BM / 8; // of a row of the tile
-    [[unroll]] for (uint e = 0; e < CHUNKS_A; e += gl_WorkGroupSize.x) {
-        const uint i = e + gl_LocalInvocationID.x, outer = i / chunks, inner = i % chunks * 8;
-        if (CHUNKS_A % gl_WorkGroupSize.x != 0 && i >= CHUNKS_A) break;
-        const uint row = row0 + (A_ALONG_K ? outer : inner), k = k0 + (A_ALONG_K ? inner : outer);
-        uvec4 chunk = uvec4(0);
-        if (row < p.m && k < p.k) chunk = chunk_of_a(from + row * p.a_row + k * p.a_column, A_ALONG_K ? p.k - k : p.m - row);
-        tile_a[(outer * ROW_A + inner) / 4] = elements(chunk.x, chunk.y);
-        tile_a[(outer * ROW_A + inner) / 4 + 1] = elements(chunk.z, chunk.w);
+// The tile of a side: lines along the dense dimension, of chunks of 8 elements; in shared memory a line is a chunk longer, which
+// spreads the banks. An invocation has COUNT chunks.
+//   begin   where they lie in the operand, of rows or columns from edge0 of size: those past its end are the last ones once
+//           more, as what they give is not stored
+//   fetch   them, of the tile from k0 on; past the end of k they are 0
+//   put     them to shared memory
+#define SIDE(side, ALONG_K, EDGE, WIDTH, tile)                                                                                \
+    const uint LINE_##side = (ALONG_K ? BK : EDGE) / 8, CHUNKS_##side = EDGE * BK / 8, PITCH_##side = LINE_##side + 1;        \
+    const uint COUNT_##side = (CHUNKS_##side + gl_WorkGroupSize.x - 1) / gl_WorkGroupSize.x;                                  \
+    shared uvec4 tile[CHUNKS_##side / LINE_##side * PITCH_##side];                                                            \
+    uint at_##side[COUNT_##side], left_##side[COUNT_##side]; /* elements; left: of the dense dimension, where it is no k */   \
+    uvec4 next_##side[COUNT_##side];                                                                                          \
+                                                                                                                              \
+    uint line_##side(uint j) { return (j * gl_WorkGroupSize.x + gl_LocalInvocationID.x) / LINE_##side; }                      \
+    uint place_##side(uint j) { return (j * gl_WorkGroupSize.x + gl_LocalInvocationID.x) % LINE_##side; }                     \
+    bool is_chunk_##side(uint j) {                                                                                            \
+        return CHUNKS_##side % gl_WorkGroupSize.x == 0 ||                                                                     \
+               j * gl_WorkGroupSize.x + gl_LocalInvocationID.x < CHUNKS_##side;                                               \
+    }                                                                                                                         \
+                                                                                                                              \
+    void begin_##side(uint from, uint edge0, uint size, uint edge_stride, uint k_stride) {                                    \
+        [[unroll]] for (uint j = 0; j < COUNT_##side; j++) {                                                                  \
+            const uint edge = min(edge0 + (ALONG_K ? line_##side(j) : place_##side(j) * 8), size - (ALONG_K ? 1 : WIDTH));    \
+            at_##side[j] = from + edge * edge_stride + (ALONG_K ? place_##side(j) * 8 : line_##side(j)) * k_stride;           \
+            left_##side[j] = size - edge;                                                                                     \
+        }                                                                                                                     \
+    }                                                                                                                         \
+                                                                                                                              \
+    void fetch_##side(uint k0, uint k_stride) {                                                                               \
+        [[unroll]] for (uint j = 0; j < COUNT_##side; j++) {                                                                  \
+            const uint k = k0 + (ALONG_K ? place_##side(j) * 8 : line_##side(j));                                             \
+            next_##side[j] = uvec4(0);                                                                                        \
+            if (is_chunk_##side(j) && k < p.k)                                                                                \
+                next_##side[j] = chunk_of_##side(at_##side[j] + k0 * k_stride, ALONG_K ? p.k - k : left_##side[j]);           \
+        }                                                                                                                     \
+    }                                                                                                                         \
+                                                                                                                              \
+    void put_##side() {                                                                                                       \
+        [[unroll]] for (uint j = 0; j < COUNT_##side; j++)                                                                    \
+            if (is_chunk_##side(j)) tile[line_##side(j) * PITCH_##side + place_##side(j)] = next_##side[j];                   \
     }
-}
+SIDE(a, A_ALONG_K, BM, A_WIDTH, tile_a)
+SIDE(b, !B_ALONG_N, BN, B_WIDTH, tile_b)
+shared float stage[SUBGROUPS * MM * MN]; // a matrix of c for each subgroup
 
-void load_b(uint from, uint column0, uint k0) {
-    const uint chunks = B_ALONG_N ? BN / 8 : BK / 8;
-    [[unroll]] for (uint e = 0; e < CHUNKS_B; e += gl_WorkGroupSize.x) {
-        const uint i = e + gl_LocalInvocationID.x, outer = i / chunks, inner = i % chunks * 8;
-        if (CHUNKS_B % gl_WorkGroupSize.x != 0 && i >= CHUNKS_B) break;
-        const uint column = column0 + (B_ALONG_N ? inner : outer), k = k0 + (B_ALONG_N ? outer : inner);
-        uvec4 chunk = uvec4(0);
-        if (column < p.n && k < p.k)
-            chunk = chunk_of_b(from + column * p.b_column + k * p.b_row, B_ALONG_N ? p.n - column : p.k - k);
-        tile_b[(outer * ROW_B + inner) / 4] = elements(chunk.x, chunk.y);
-        tile_b[(outer * ROW_B + inner) / 4 + 1] = elements(chunk.z, chunk.w);
-    }
+void fetch(uint k0) {
+    fetch_a(k0, A_ALONG_K ? 1 : p.a_column);
+    fetch_b(k0, B_ALONG_N ? p.b_row : 1);
 }
 
 #define SUM coopmat<float, gl_ScopeSubgroup, MM, MN, gl_MatrixUseAccumulator>
@@ -113,14 +117,14 @@ void multiply(uint m, uint n) {
         coopmat<ELEMENT, gl_ScopeSubgroup, MM, MK, gl_MatrixUseA> x[SUMS_M];
         [[unroll]] for (uint i = 0; i < SUMS_M; i++) {
             const uint row = m + i * MM;
-            if (A_ALONG_K) coopMatLoad(x[i], tile_a, (row * ROW_A + k) / 4, ROW_A / 4, gl_CooperativeMatrixLayoutRowMajor);
-            else coopMatLoad(x[i], tile_a, (k * ROW_A + row) / 4, ROW_A / 4, gl_CooperativeMatrixLayoutColumnMajor);
+            if (A_ALONG_K) coopMatLoad(x[i], tile_a, row * PITCH_a + k / 8, PITCH_a, gl_CooperativeMatrixLayoutRowMajor);
+            else coopMatLoad(x[i], tile_a, k * PITCH_a + row / 8, PITCH_a, gl_CooperativeMatrixLayoutColumnMajor);
         }
         [[unroll]] for (uint j = 0; j < SUMS_N; j++) {
             const uint column = n + j * MN;
             coopmat<ELEMENT, gl_ScopeSubgroup, MK, MN, gl_MatrixUseB> y;
-            if (B_ALONG_N) coopMatLoad(y, tile_b, (k * ROW_B + column) / 4, ROW_B / 4, gl_CooperativeMatrixLayoutRowMajor);
-            else coopMatLoad(y, tile_b, (column * ROW_B + k) / 4, ROW_B / 4, gl_CooperativeMatrixLayoutColumnMajor);
+            if (B_ALONG_N) coopMatLoad(y, tile_b, k * PITCH_b + column / 8, PITCH_b, gl_CooperativeMatrixLayoutRowMajor);
+            else coopMatLoad(y, tile_b, column * PITCH_b + k / 8, PITCH_b, gl_CooperativeMatrixLayoutColumnMajor);
             [[unroll]] for (uint i = 0; i < SUMS_M; i++)
                 sum[i * SUMS_N + j] = coopMatMulAdd(x[i], y, sum[i * SUMS_N + j]);
         }
@@ -149,10 +153,15 @@ void main() {
     const uint m = gl_SubgroupID / (BN / WN) * WM, n = gl_SubgroupID % (BN / WN) * WN;
 
     [[unroll]] for (uint i = 0; i < SUMS_M * SUMS_N; i++) sum[i] = SUM(0.0);
-    for (uint k0 = 0; k0 < p.k; k0 += BK) {
-        load_a(from_a, row0, k0);
-        load_b(from_b, column0, k0);
+    begin_a(from_a, row0, p.m, p.a_row, A_ALONG_K ? 1 : p.a_column);
+    begin_b(from_b, column0, p.n, p.b_column, B_ALONG_N ? p.b_row : 1);
+    fetch(0);
+    for (uint k0 = 0; k0 < p.k;) {
+        put_a();
+        put_b();
         barrier();
+        k0 += BK;
+        if (k0 < p.k) fetch(k0);
         multiply(m, n);
         barrier();
     }

@@ -83,20 +83,34 @@ static const struct variant {
     enum hk_dtype dtype; /* of the cooperative matrices; HK_F32: made without */
     uint32_t subgroups;  /* with cooperative matrices, 16 rows each */
     int64_t least_queries;
+    uint32_t columns;    /* with matrices of whole workgroups: tile rows of that many columns */
 } variants[] = {
+#define WORKGROUP(forward_depth, depth, invocations, rows, columns, queries)                                              \
+    WIDE(forward_depth, "attention_cooperative2", NULL, NULL, HK_F16, invocations, rows, columns, queries),               \
+        WIDE(forward_depth, "attention_cooperative2_bf16", NULL, NULL, HK_BF16, invocations, rows, columns, queries),     \
+        WIDE(depth, NULL, "attention_cooperative2_dq", "attention_cooperative2_dkv", HK_F16, invocations, rows, columns,  \
+             queries),                                                                                                    \
+        WIDE(depth, NULL, "attention_cooperative2_dq_bf16", "attention_cooperative2_dkv_bf16", HK_BF16, invocations, rows, \
+             columns, queries)
+#define WIDE(depth, forward, dq, dkv, dtype, invocations, rows, columns, queries)                                         \
+    {false, 0, depth, forward, dq, dkv, invocations, rows, 0, ATTENTION_MAX_DEPTH, dtype, 0, queries, columns}
+    WORKGROUP(128, 64, 128, 64, 32, 33),
+    WORKGROUP(128, 64, 128, 64, 64, 33),
+    WORKGROUP(128, 64, 256, 128, 64, 65),
+    WORKGROUP(256, 128, 128, 32, 32, 0),
 #define COOPERATIVE(subgroups, queries)                                                                                 \
     MATRICES(256, "attention_cooperative", NULL, NULL, HK_F16, subgroups, queries),                                     \
         MATRICES(256, "attention_cooperative_bf16", NULL, NULL, HK_BF16, subgroups, queries),                           \
         MATRICES(128, NULL, "attention_cooperative_dq", "attention_cooperative_dkv", HK_F16, subgroups, queries),       \
         MATRICES(128, NULL, "attention_cooperative_dq_bf16", "attention_cooperative_dkv_bf16", HK_BF16, subgroups, queries)
 #define MATRICES(depth, forward, dq, dkv, dtype, subgroups, queries)                                                    \
-    {false, 0, depth, forward, dq, dkv, 0, 16 * (subgroups), 0, 64, dtype, subgroups, queries}
+    {false, 0, depth, forward, dq, dkv, 0, 16 * (subgroups), 0, 64, dtype, subgroups, queries, 0}
     COOPERATIVE(4, 33),
     COOPERATIVE(2, 17),
     COOPERATIVE(1, 0),
-    {true, 0, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32, 0, 64, HK_F32, 0, 0},
-    {false, 128, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 16, 128, HK_F32, 0, 0},
-    {false, 0, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 4, 128, HK_F32, 0, 0},
+    {true, 0, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32, 0, 64, HK_F32, 0, 0, 0},
+    {false, 128, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 16, 128, HK_F32, 0, 0, 0},
+    {false, 0, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 4, 128, HK_F32, 0, 0, 0},
 };
 
 /* How many workgroups share D in dkv: each computes the scores. */
@@ -126,9 +140,35 @@ static const struct hk_cooperative *find_matrix(const struct variant *v, const s
     return best;
 }
 
-static bool is_usable(const struct variant *v, const struct hk_limits *limits, const struct hk_operand *q, bool forward) {
+/* Whether all rows of 16-bit elements begin and end at multiples of 16 bytes. */
+static bool is_aligned(const struct hk_operand *o) {
+    bool aligned = o->offset % 16 == 0 && o->shape[3] % 8 == 0;
+    for (int i = 0; i < 3; i++) aligned = aligned && (o->shape[i] == 1 || o->stride[i] % 8 == 0);
+    return aligned;
+}
+
+/* What matrices of a workgroup have of D. */
+static uint32_t wide_depth(int64_t depth) { return ((uint32_t)depth + 31) / 32 * 32; }
+
+/* Whether the device has matrices of workgroups for the variant, and the operands (all but lse and a position) lie for them. */
+static bool can_be_wide(const struct variant *v, const struct hk_limits *limits, const struct hk_step *step) {
+    const uint32_t depth = wide_depth(step->inputs[ATTENTION_Q].shape[3]);
+    bool found = false, aligned = true;
+    for (const struct hk_cooperative *i = limits->cooperative; i < limits->cooperative + limits->n_cooperative; i++)
+        found = found || (i->invocations == v->invocations && i->dtype == v->dtype && v->tile % i->m == 0 &&
+                          v->columns % i->n == 0 && v->columns % i->k == 0 && depth % i->n == 0 && depth % i->k == 0);
+    for (int i = 0; i < step->n_inputs; i++)
+        aligned = aligned && (step->inputs[i].rank < 4 || is_aligned(&step->inputs[i]));
+    for (int i = 0; i < step->n_outputs; i++)
+        aligned = aligned && (step->outputs[i].rank < 4 || is_aligned(&step->outputs[i]));
+    return found && aligned;
+}
+
+static bool is_usable(const struct variant *v, const struct hk_limits *limits, const struct hk_step *step, bool forward) {
+    const struct hk_operand *q = &step->inputs[ATTENTION_Q];
     if ((v->software && !limits->software) || q->shape[3] > v->most_depth || v->registers > limits->registers) return false;
     if (!(forward ? v->forward : v->dq)) return false;
+    if (v->columns) return v->dtype == q->dtype && can_be_wide(v, limits, step);
     return v->dtype == HK_F32 || (v->dtype == q->dtype && find_matrix(v, limits, q->shape[3]));
 }
 
@@ -150,8 +190,8 @@ static const struct variant *choose(struct hk_recorder *recorder, const struct h
              (long long)k->shape[1], (long long)k->shape[2], attrs->causal ? " causal" : "",
              forward && step->n_inputs > ATTENTION_POSITION ? " position" : "");
     for (const struct variant *v = variants; v <= last; v++) {
-        if (v < last && !is_usable(v, recorder->limits, q, forward)) continue;
-        const uint32_t constants[] = {v->invocations, v->tile, v->chunk};
+        if (v < last && !is_usable(v, recorder->limits, step, forward)) continue;
+        const uint32_t constants[] = {v->invocations, v->tile, v->columns ? v->columns : v->chunk};
         const bool standard = !found && is_standard(v, recorder->limits, q);
         found |= standard;
         rows[choice.count] = v;
@@ -178,13 +218,6 @@ struct kernel {
     int count, first_output;
     const struct hk_operand *bindings[HK_MAX_BINDINGS];
 };
-
-/* Whether all rows of 16-bit elements begin and end at multiples of 16 bytes. */
-static bool is_aligned(const struct hk_operand *o) {
-    bool aligned = o->offset % 16 == 0 && o->shape[3] % 8 == 0;
-    for (int i = 0; i < 3; i++) aligned = aligned && (o->shape[i] == 1 || o->stride[i] % 8 == 0);
-    return aligned;
-}
 
 /* What kernels with cooperative matrices have besides. */
 static void add_matrices(struct hk_dispatch *d, const struct kernel *kernel, const struct hk_limits *limits) {
@@ -213,6 +246,11 @@ static hk_status record(struct hk_recorder *recorder, const struct kernel *kerne
     d.spec[5] = parts;
     d.spec[6] = step->inputs[ATTENTION_Q].dtype;
     if (kernel->variant && kernel->variant->subgroups) add_matrices(&d, kernel, recorder->limits);
+    if (kernel->variant && kernel->variant->columns) {
+        d.spec[d.n_spec++] = kernel->tile;
+        d.spec[d.n_spec++] = kernel->variant->columns;
+        d.spec[d.n_spec++] = wide_depth(step->inputs[ATTENTION_Q].shape[3]);
+    }
     HK_PUSH(&d, push);
     for (int i = 0; i < kernel->count; i++)
         hk_bind(&d, kernel->bindings[i], i < kernel->first_output ? HK_READ : HK_WRITE, i);

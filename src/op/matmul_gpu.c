@@ -66,7 +66,7 @@ static const struct kernel kernels[] = {
     WORKGROUP_ROW(true, 128, 128, 32, 128),
     WORKGROUP_ROW(true, 128, 64, 64, 128),
     WORKGROUP_ROW(false, 64, 64, 64, 128),
-    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 8, {128, 128, 32, 64, 32}, 0, false},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 4, {128, 128, 32, 64, 64}, 0, false},
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 64, 64, 4, {64, 64, 32, 32, 32}, 0, false},
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 32, 32, 4, {32, 32, 32, 16, 16}, 0, false},
     {"matmul", NULL, PLAIN, 0, true, 128, 128, 256, {128, 128, 16, 8, 8}, 256, true},
