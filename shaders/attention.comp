@@ -50,7 +50,7 @@ void main() {
         }
         bvec4 visible[2];
         vec4 next = most;
-        for (uint i = 0; i < 2; i++) {
+        [[unroll]] for (uint i = 0; i < 2; i++) {
             visible[i] = lessThan(uvec4(s0 + tx + i * 16), seen);
             score[i] *= p.scale;
             next = mix(next, max(next, score[i]), visible[i]);
@@ -61,7 +61,7 @@ void main() {
         const vec4 factor = exp(most - next);
         most = next;
         total *= factor;
-        for (uint i = 0; i < 2; i++) {
+        [[unroll]] for (uint i = 0; i < 2; i++) {
             const vec4 e = mix(vec4(0), exp(score[i] - most), visible[i]);
             total += e;
             scores[(tx + i * 16) * PITCH + ty] = e;
@@ -82,6 +82,7 @@ void main() {
     const vec4 inverse = mix(vec4(0), 1.0 / total, notEqual(total, vec4(0))); // a query that sees no key: 0
     [[unroll]] for (uint i = 0; i < ELEMENTS; i++) sum[i] *= inverse;
     STORE_TILE(y, sum, t0, p.queries, row_of)
-    for (uint r = 0; r < 4 && t + r < p.queries && tx == 0; r++)
-        lse[p.base[5] + lse_at(batch, head, t + r)] = total[r] != 0 ? most[r] + log(total[r]) : 0.0;
+    [[unroll]] for (uint r = 0; r < 4; r++)
+        if (t + r < p.queries && tx == 0)
+            lse[p.base[5] + lse_at(batch, head, t + r)] = total[r] != 0 ? most[r] + log(total[r]) : 0.0;
 }

@@ -39,17 +39,17 @@ uint row_of(uint t) { return out_at(4, batch, head, t); }
 
 // Scores of keys s0 .. to weights; factors are what the sums so far shrink by.
 void soften(uint t0, uint s0, uint keys) {
-    for (uint i = 0; i < TRIPS; i++) {
+    [[unroll]] for (uint i = 0; i < TRIPS; i++) {
         const uint row = own_rows() + row_of_trip(i), seen = seen_by(t0 + row, keys);
         float next = most[i], here = 0;
-        for (uint c = 0; c < FOURS; c++) {
+        [[unroll]] for (uint c = 0; c < FOURS; c++) {
             const uint s = s0 + (first_four() + c * PER_ROW) * 4;
             const vec4 x = scores[row * PITCH_S + first_four() + c * PER_ROW] * p.scale;
             const vec4 visible = mix(vec4(LOWEST), x, lessThan(uvec4(s, s + 1, s + 2, s + 3), uvec4(seen)));
             next = max(max(max(visible.x, visible.y), max(visible.z, visible.w)), next);
         }
         for (uint other = 1; other < PER_ROW; other *= 2) next = max(next, subgroupShuffleXor(next, other));
-        for (uint c = 0; c < FOURS; c++) {
+        [[unroll]] for (uint c = 0; c < FOURS; c++) {
             const uint s = s0 + (first_four() + c * PER_ROW) * 4;
             const vec4 x = exp(scores[row * PITCH_S + first_four() + c * PER_ROW] * p.scale - next);
             const vec4 e = mix(vec4(0), x, lessThan(uvec4(s, s + 1, s + 2, s + 3), uvec4(seen)));

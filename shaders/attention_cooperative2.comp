@@ -47,7 +47,7 @@ float store_lse(const in uint row, const in uint column, const in float most, co
 
 void main() {
     if (group() >= p.groups) return;
-    t0 = group() % p.tiles * ROWS;
+    t0 = (p.tiles - 1 - group() % p.tiles) * ROWS; // those that see the most keys first
     head = group() / p.tiles % p.heads;
     batch = group() / p.tiles / p.heads;
     keys = POSITION ? uint(clamp(position[p.base[3]] + int(p.queries), 0, int(p.keys))) : p.keys;
@@ -77,6 +77,7 @@ void main() {
         RIGHT(COLUMNS, DP) v;
         coopMatReduceNV(factors, factor, gl_CooperativeMatrixReduceRowNV, first);
         LOAD(v, v, from_v, keys, p.v_row, s0, COLUMNS)
+        ROUND(weights)
         sum = coopMatMulAdd(LEFT(ROWS, COLUMNS)(weights), v, sum * factors);
     }
     SUM(ROWS, COLUMNS) by;
@@ -84,6 +85,8 @@ void main() {
     coopMatPerElementNV(most, most, store_lse, total);
     coopMatPerElementNV(by, total, inverse);
     coopMatReduceNV(factors, by, gl_CooperativeMatrixReduceRowNV, first);
-    coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum * factors), y16, out_at(4, batch, head, 0),
+    sum = sum * factors;
+    ROUND(sum)
+    coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum), y16, out_at(4, batch, head, 0),
                          sliceTensorLayoutNV(tensor_of(p.queries, p.heads * D), t0, ROWS, 0, DP));
 }

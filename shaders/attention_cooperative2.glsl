@@ -43,6 +43,15 @@ TENSOR tensor_of(uint rows, uint stride) {
     return setTensorLayoutStrideNV(t, stride / 8 * 8, 1);
 }
 
+// What becomes an operand of the next product, or a result, is rounded to the nearest element first: drivers may cut off the
+// digits that bf16 has not.
+#ifdef BF16_ELEMENTS
+float nearest(const in uint row, const in uint column, const in float x) { return uintBitsToFloat(bf16_from_f32(x) << 16); }
+#define ROUND(x) coopMatPerElementNV(x, x, nearest);
+#else
+#define ROUND(x)
+#endif
+
 const float LOG2_E = 1.44269504088896340736;
 
 uint head, batch;

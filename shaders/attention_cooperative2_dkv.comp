@@ -64,11 +64,15 @@ void main() {
             coopMatPerElementNV(x, coopMatMulAdd(v, g, SUM(ROWS, COLUMNS)(0.0)), slope, weights);
             LOAD(g_rows, g, from_g, p.queries, p.g_row, t0, COLUMNS)
             LOAD(q_rows, q, from_q, p.queries, p.q_row, t0, COLUMNS)
+            ROUND(weights)
+            ROUND(x)
             sum_v = coopMatMulAdd(LEFT(ROWS, COLUMNS)(weights), g_rows, sum_v);
             sum_k = coopMatMulAdd(LEFT(ROWS, COLUMNS)(x), q_rows, sum_k);
         }
     }
     head = h0;
+    ROUND(sum_k)
+    ROUND(sum_v)
     coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum_k), dk16, kv_out_at(6, batch, head, 0),
                          sliceTensorLayoutNV(tensor_of(p.keys, kv_heads * D), s0, ROWS, 0, DP));
     coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum_v), dv16, kv_out_at(7, batch, head, 0),

@@ -39,7 +39,7 @@ float slope(const in uint row, const in uint column, const in float x, const in 
 
 void main() {
     if (group() >= p.groups) return;
-    t0 = group() % p.tiles * ROWS;
+    t0 = (p.tiles - 1 - group() % p.tiles) * ROWS; // those that see the most keys first
     head = group() / p.tiles % p.heads;
     batch = group() / p.tiles / p.heads;
     keys = p.keys;
@@ -60,8 +60,10 @@ void main() {
         if (!all_seen(ROWS, COLUMNS)) coopMatPerElementNV(weights, weights, visible);
         coopMatPerElementNV(x, coopMatMulAdd(g, v, SUM(ROWS, COLUMNS)(0.0)), slope, weights);
         LOAD(k_rows, k, from_k, keys, p.k_row, s0, COLUMNS)
+        ROUND(x)
         sum = coopMatMulAdd(LEFT(ROWS, COLUMNS)(x), k_rows, sum);
     }
+    ROUND(sum)
     coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum), dq16, out_at(6, batch, head, 0),
                          sliceTensorLayoutNV(tensor_of(p.queries, p.heads * D), t0, ROWS, 0, DP));
 }

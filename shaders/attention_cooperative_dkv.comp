@@ -50,9 +50,9 @@ void add_queries(uint s0, uint t0) {
     barrier();
     MULTIPLY_SCORES(stage_k, stage_q)
     subgroupBarrier();
-    for (uint i = 0; i < TRIPS; i++) {
+    [[unroll]] for (uint i = 0; i < TRIPS; i++) {
         const uint row = own_rows() + row_of_trip(i);
-        for (uint c = 0; c < FOURS; c++) {
+        [[unroll]] for (uint c = 0; c < FOURS; c++) {
             const uint four = first_four() + c * PER_ROW;
             const vec4 e = exp(scores[row * PITCH_S + four] * p.scale - stage_lse[four]);
             [[unroll]] for (uint l = 0; l < 4; l++) {
@@ -66,9 +66,9 @@ void add_queries(uint s0, uint t0) {
     ADD_WEIGHTED(sum_v, stage_g)
     MULTIPLY_SCORES(stage_v, stage_g)
     subgroupBarrier();
-    for (uint i = 0; i < TRIPS; i++) {
+    [[unroll]] for (uint i = 0; i < TRIPS; i++) {
         const uint row = own_rows() + row_of_trip(i);
-        for (uint c = 0; c < FOURS; c++) {
+        [[unroll]] for (uint c = 0; c < FOURS; c++) {
             const uint four = first_four() + c * PER_ROW;
             const vec4 ds = x[i * FOURS + c] * (scores[row * PITCH_S + four] - stage_delta[four]) * p.scale;
             weights[row * PITCH_W + four] = ELEMENT4(ds);

@@ -57,9 +57,9 @@ void main() {
         barrier();
         MULTIPLY_SCORES(stage_q, stage_k)
         subgroupBarrier();
-        for (uint i = 0; i < TRIPS; i++) {
+        [[unroll]] for (uint i = 0; i < TRIPS; i++) {
             const uint row = own_rows() + row_of_trip(i), seen = seen_by(t0 + row, p.keys);
-            for (uint c = 0; c < FOURS; c++) {
+            [[unroll]] for (uint c = 0; c < FOURS; c++) {
                 const uint four = first_four() + c * PER_ROW, s = s0 + four * 4;
                 const bvec4 visible = lessThan(uvec4(s, s + 1, s + 2, s + 3), uvec4(seen));
                 x[i * FOURS + c] = mix(vec4(0), exp(scores[row * PITCH_S + four] * p.scale - l[i]), visible);
@@ -68,9 +68,9 @@ void main() {
         subgroupBarrier();
         MULTIPLY_SCORES(stage_g, stage_v)
         subgroupBarrier();
-        for (uint i = 0; i < TRIPS; i++) {
+        [[unroll]] for (uint i = 0; i < TRIPS; i++) {
             const uint row = own_rows() + row_of_trip(i);
-            for (uint c = 0; c < FOURS; c++) {
+            [[unroll]] for (uint c = 0; c < FOURS; c++) {
                 const uint four = first_four() + c * PER_ROW;
                 const vec4 ds = x[i * FOURS + c] * (scores[row * PITCH_S + four] - delta_t[i]) * p.scale;
                 weights[row * PITCH_W + four] = ELEMENT4(ds);

@@ -51,7 +51,7 @@ void main() {
                     }
                 barrier();
             }
-            for (uint i = 0; i < 2; i++) {
+            [[unroll]] for (uint i = 0; i < 2; i++) {
                 const uint t = t0 + tx + i * 16, at = lse_at(batch, head, min(t, p.queries - 1));
                 const uint seen = t < p.queries ? seen_by(t, p.keys) : 0;
                 const bvec4 visible = lessThan(uvec4(s, s + 1, s + 2, s + 3), uvec4(seen));
@@ -65,7 +65,7 @@ void main() {
                 ADD_SLICE(sum_v, slice, c0)
                 barrier();
             }
-            for (uint i = 0; i < 2; i++) scores[(tx + i * 16) * PITCH + ty] = ds[i];
+            [[unroll]] for (uint i = 0; i < 2; i++) scores[(tx + i * 16) * PITCH + ty] = ds[i];
             for (uint c0 = 0; c0 < COLUMNS && t0 + c0 < p.queries; c0 += SLICE) {
                 STAGE_SLICE(slice, q, (t0 + c0), p.queries)
                 barrier();

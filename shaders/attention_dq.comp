@@ -55,7 +55,7 @@ void main() {
                 }
             barrier();
         }
-        for (uint i = 0; i < 2; i++) {
+        [[unroll]] for (uint i = 0; i < 2; i++) {
             const vec4 ds = exp(score[i] * p.scale - l) * (dp[i] - delta_t) * p.scale;
             scores[(tx + i * 16) * PITCH + ty] = mix(vec4(0), ds, lessThan(uvec4(s0 + tx + i * 16), seen));
         }

@@ -67,12 +67,9 @@ uint tile_x() { return gl_LocalInvocationID.x % 16; }
 // are exchanged first, for a word is one invocation's: 32 of each row at once.
 #define STORE_TILE(name, sum, row0, limit, to) \
     if (TYPE == F32) { \
-        for (uint r = tile_y() * 4; r < tile_y() * 4 + 4 && row0 + r < limit; r++) { \
-            const uint row = to(row0 + r); \
-            [[unroll]] for (uint i = 0; i < ELEMENTS; i++) { \
-                const uint d = first_element + tile_x() + i * 16; \
-                if (d < D) name[row + d] = floatBitsToUint(sum[i][r % 4]); \
-            } \
+        [[unroll]] for (uint e = 0; e < 4 * ELEMENTS; e++) { \
+            const uint r = tile_y() * 4 + e / ELEMENTS, d = first_element + tile_x() + e % ELEMENTS * 16; \
+            if (row0 + r < limit && d < D) name[to(row0 + r) + d] = floatBitsToUint(sum[e % ELEMENTS][e / ELEMENTS]); \
         } \
     } else { \
         [[unroll]] for (uint i = 0; i < ELEMENTS; i += 2) { \

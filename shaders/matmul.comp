@@ -100,15 +100,14 @@ void put() {
 vec4 sum[TM * QN];
 
 void multiply(uint quad_m, uint quad_n) {
-    [[dont_unroll]] for (uint k0 = 0; k0 < BK; k0 += 4)
-        [[unroll]] for (uint k = k0; k < k0 + 4; k++) {
-            vec4 x[QM], y[QN];
-            [[unroll]] for (uint q = 0; q < QM; q++) x[q] = tile_a[k * PITCH_A + q * (BM / 4 / QM) + quad_m];
-            [[unroll]] for (uint q = 0; q < QN; q++) y[q] = tile_b[k * PITCH_B + q * (BN / 4 / QN) + quad_n];
-            [[unroll]] for (uint i = 0; i < TM; i++)
-                [[unroll]] for (uint q = 0; q < QN; q++)
-                    sum[i * QN + q] = fma(vec4(x[i / 4][i % 4]), y[q], sum[i * QN + q]);
-        }
+    [[unroll]] for (uint k = 0; k < BK; k++) {
+        vec4 x[QM], y[QN];
+        [[unroll]] for (uint q = 0; q < QM; q++) x[q] = tile_a[k * PITCH_A + q * (BM / 4 / QM) + quad_m];
+        [[unroll]] for (uint q = 0; q < QN; q++) y[q] = tile_b[k * PITCH_B + q * (BN / 4 / QN) + quad_n];
+        [[unroll]] for (uint i = 0; i < TM; i++)
+            [[unroll]] for (uint q = 0; q < QN; q++)
+                sum[i * QN + q] = fma(vec4(x[i / 4][i % 4]), y[q], sum[i * QN + q]);
+    }
 }
 
 // Four columns of a row that is there.
@@ -148,10 +147,9 @@ void main() {
     }
 
     const uint to_c = c_of(batch);
-    [[unroll]] for (uint i = 0; i < TM; i++) {
-        const uint row = row0 + i / 4 * (BM / QM) + quad_m * 4 + i % 4;
-        if (row >= p.m) continue;
-        [[unroll]] for (uint q = 0; q < QN; q++)
-            store_quad(to_c, row, column0 + q * (BN / QN) + quad_n * 4, sum[i * QN + q]);
+    // one loop, and no `continue` in it: else drivers may not unroll it, and then keep the sums in memory
+    [[unroll]] for (uint e = 0; e < TM * QN; e++) {
+        const uint i = e / QN, row = row0 + i / 4 * (BM / QM) + quad_m * 4 + i % 4;
+        if (row < p.m) store_quad(to_c, row, column0 + e % QN * (BN / QN) + quad_n * 4, sum[e]);
     }
 }

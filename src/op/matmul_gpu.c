@@ -56,19 +56,12 @@ static const struct kernel kernels[] = {
     {"matmul_direct", NULL, SOFTWARE, 0, false, 8, 8, 0, {8, 8, 4}, 0, false},
     {"matmul_few", NULL, PLAIN, 1, false, 1, 16, 256, {1, 16}, 0, false},
     {"matmul_few", NULL, PLAIN, 4, false, 4, 16, 256, {4, 16}, 0, false},
-    WORKGROUP_ROW(true, 128, 256, 64, 256),
-    WORKGROUP_ROW(true, 256, 128, 64, 256),
-    WORKGROUP_ROW(true, 256, 128, 32, 256),
-    WORKGROUP_ROW(true, 256, 256, 32, 512),
-    WORKGROUP_ROW(true, 256, 256, 64, 512),
-    WORKGROUP_ROW(true, 128, 128, 64, 256),
-    WORKGROUP_ROW(true, 128, 128, 64, 128),
-    WORKGROUP_ROW(true, 128, 128, 32, 128),
-    WORKGROUP_ROW(true, 128, 64, 64, 128),
-    WORKGROUP_ROW(false, 64, 64, 64, 128),
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 4, {128, 128, 32, 64, 64}, 0, false},
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 64, 64, 4, {64, 64, 32, 32, 32}, 0, false},
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 32, 32, 4, {32, 32, 32, 16, 16}, 0, false},
+    WORKGROUP_ROW(true, 128, 256, 64, 256),
+    WORKGROUP_ROW(true, 128, 128, 32, 128),
+    WORKGROUP_ROW(false, 64, 64, 32, 128),
     {"matmul", NULL, PLAIN, 0, true, 128, 128, 256, {128, 128, 16, 8, 8}, 256, true},
     {"matmul", NULL, PLAIN, 0, true, 128, 64, 256, {128, 64, 16, 8, 4}, 128, false},
     {"matmul", NULL, PLAIN, 0, true, 64, 64, 128, {64, 64, 16, 8, 4}, 0, false},
@@ -81,6 +74,28 @@ static int64_t batch_items(const struct product *p) {
     int64_t items = 1;
     for (int i = 0; i < p->batch_rank; i++) items *= p->size[BATCH + i];
     return items;
+}
+
+/* Where the side's rows (along its dense axis) and batch items begin and end, and so does its memory, is a multiple of so
+   many bytes. */
+static bool is_aligned(const struct product *p, int side, int dense, uint64_t bytes) {
+    const struct side *s = &p->side[side];
+    const uint64_t size = hk_dtype_size(s->operand->dtype);
+    bool aligned = (s->operand->offset + s->offset) % bytes == 0 && (uint64_t)p->size[dense] * size % bytes == 0;
+    for (int i = 0; i < BATCH + p->batch_rank; i++)
+        if (i != dense && p->size[i] > 1) aligned = aligned && (uint64_t)s->stride[i] * size % bytes == 0;
+    return aligned;
+}
+
+/* How many elements of a 16-bit operand are read at once. */
+static uint32_t read_width(const struct product *p, int side, int dense) {
+    return is_aligned(p, side, dense, 16) ? 8 : is_aligned(p, side, dense, 4) ? 2 : 1;
+}
+
+/* The axis of an operand along which its elements lie side by side. */
+static int dense_axis(const struct product *p, int side) {
+    const int columns = side == A ? K : N, rows = side == B ? K : M;
+    return p->side[side].stride[columns] == 1 || p->size[columns] == 1 ? columns : rows;
 }
 
 /* The largest cooperative matrices that the operands' dtype has and the kernel's tiles are made of; NULL: none. */
@@ -118,8 +133,7 @@ static bool has_workgroup_matrices(const struct kernel *kernel, const struct pro
 static bool can_be_tensors(const struct product *p) {
     for (int side = A; side <= C; side++) {
         const struct side *s = &p->side[side];
-        const int rows = side == B ? K : M, columns = side == A ? K : N;
-        const int dense = s->stride[columns] == 1 || p->size[columns] == 1 ? columns : rows;
+        const int dense = dense_axis(p, side), rows = side == B ? K : M, columns = side == A ? K : N;
         const int64_t size = (int64_t)hk_dtype_size(s->operand->dtype);
         bool aligned = (s->operand->offset + s->offset) % 16 == 0;
         for (int i = BATCH; i < BATCH + p->batch_rank; i++) aligned = aligned && s->stride[i] * size % 16 == 0;
@@ -143,11 +157,20 @@ static bool is_usable(const struct kernel *kernel, const struct product *p, cons
     return kernel->needs != COOPERATIVE || find_matrix(kernel, p, limits);
 }
 
+/* Whether matrices of subgroups would be read element by element, which those of workgroups are not. */
+static bool is_better_wide(const struct kernel *kernel, const struct product *p, const struct hk_limits *limits) {
+    bool wide = false;
+    if (kernel->needs != COOPERATIVE) return false;
+    for (size_t i = 0; i < HK_LENGTH(kernels); i++) wide = wide || (kernels[i].needs == WORKGROUP && is_usable(&kernels[i], p, limits));
+    return wide && (read_width(p, A, dense_axis(p, A)) < 8 || read_width(p, B, dense_axis(p, B)) < 8);
+}
+
 /* The first row that fits. */
 static const struct kernel *find_standard(const struct product *p, const struct hk_limits *limits) {
     const struct kernel *kernel = kernels, *const last = kernels + HK_LENGTH(kernels) - 1;
     for (; kernel < last; kernel++) {
         if (!is_usable(kernel, p, limits) || (kernel->needs == SOFTWARE) != limits->software) continue;
+        if (is_better_wide(kernel, p, limits)) continue;
         const int64_t tiles =
             divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
         if (!kernel->fill || tiles >= limits->processors) break;
@@ -232,22 +255,6 @@ static void bind(struct hk_dispatch *d, const struct product *p, int side, int a
     hk_bind_range(d, s->operand, s->offset, span(p, side), access, side);
 }
 
-/* Where the side's rows (along its dense axis) and batch items begin and end, and so does its memory, is a multiple of so
-   many bytes. */
-static bool is_aligned(const struct product *p, int side, int dense, uint64_t bytes) {
-    const struct side *s = &p->side[side];
-    const uint64_t size = hk_dtype_size(s->operand->dtype);
-    bool aligned = (s->operand->offset + s->offset) % bytes == 0 && (uint64_t)p->size[dense] * size % bytes == 0;
-    for (int i = 0; i < BATCH + p->batch_rank; i++)
-        if (i != dense && p->size[i] > 1) aligned = aligned && (uint64_t)s->stride[i] * size % bytes == 0;
-    return aligned;
-}
-
-/* How many elements of a 16-bit operand are read at once. */
-static uint32_t read_width(const struct product *p, int side, int dense) {
-    return is_aligned(p, side, dense, 16) ? 8 : is_aligned(p, side, dense, 4) ? 2 : 1;
-}
-
 /* The last constants of matmul_direct: whether elements k and k + 1, of 16 bits, are a word. */
 static void set_pairs(struct hk_dispatch *d, const struct product *p) {
     for (int side = A; side <= B; side++)
@@ -270,8 +277,8 @@ static void add_matrices(struct hk_dispatch *d, const struct kernel *kernel, con
                          const struct hk_limits *limits) {
     const struct hk_cooperative *const matrix = find_matrix(kernel, p, limits);
     const bool whole = !p->bias && !p->accumulate && is_aligned(p, C, N, 16);
-    const uint32_t spec[] = {matrix->m, matrix->n, matrix->k, read_width(p, A, d->spec[1] ? K : M),
-                             read_width(p, B, d->spec[2] ? N : K), whole};
+    const uint32_t spec[] = {matrix->m, matrix->n, matrix->k, read_width(p, A, dense_axis(p, A)),
+                             read_width(p, B, dense_axis(p, B)), whole};
     if (matrix->dtype == HK_BF16) d->shader = kernel->bf16;
     memcpy(d->spec + d->n_spec, spec, sizeof spec);
     d->n_spec += (int)HK_LENGTH(spec);
