@@ -32,7 +32,7 @@ struct hk_step {
     int n_inputs, n_outputs;
     const struct hk_operand *inputs;
     const struct hk_operand *outputs;
-    struct hk_operand scratch; /* u8 [scratch bytes], 256-byte aligned; buffer NULL where the op asked for none */
+    struct hk_operand scratch; /* u8 [scratch bytes], 256-byte aligned; buffer NULL where the op needs none */
 };
 
 /* A product that a subgroup makes at once: c f32 [m, n] += a [m, k] b [k, n], both of this dtype. Or a whole workgroup of so
@@ -148,6 +148,7 @@ enum hk_fusing { HK_FUSE_NOTHING, HK_FUSE_CHUNKS, HK_FUSE_GLSL };
 struct hk_device_base {
     const struct hk_backend *backend;
     struct hk_device_info info;
+    const struct hk_limits *limits; /* of a GPU; NULL: this is the CPU */
     uint64_t memory_limit; /* 0: none */
     enum hk_fusing fusing; /* nothing with HEKLA_UNFUSED=1, for tests and comparisons */
     struct hk_tunings *tunings; /* what was measured (graph/tuning.h); NULL where kernels leave no choice */

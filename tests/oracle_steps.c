@@ -140,6 +140,10 @@ static struct hk_operand operand_of(const struct hk_value *v, struct hk_buffer *
     return o;
 }
 
+static uint64_t scratch_bytes(struct hk_device *device, const struct hk_call *call) {
+    return hk_call_scratch(call, ((struct hk_device_base *)device)->limits);
+}
+
 enum { MOST_OPERANDS = 64 };
 
 static hk_status run_call(struct hk_device *device, const struct hk_call *call, struct hk_buffer *buffer, const uint64_t *places,
@@ -150,10 +154,8 @@ static hk_status run_call(struct hk_device *device, const struct hk_call *call, 
     for (int k = 0; k < call->n_outputs; k++) out[k] = operand_of(call->outputs[k], buffer, places);
     struct hk_step step = {.op = call->op, .attrs = call->attrs, .n_inputs = call->n_inputs, .n_outputs = call->n_outputs,
                            .inputs = in, .outputs = out};
-    if (call->scratch) {
-        step.scratch = scratch;
-        step.scratch.shape[0] = (int64_t)call->scratch;
-    }
+    scratch.shape[0] = (int64_t)scratch_bytes(device, call);
+    if (scratch.shape[0]) step.scratch = scratch;
     return run_step(device, &step);
 }
 
@@ -163,7 +165,7 @@ hk_status run_alone(struct hk_device *device, const struct hk_graph *graph) {
     uint64_t scratch = 0;
     struct hk_buffer *buffer;
     for (int i = 0; i < graph->n_calls; i++)
-        if (graph->calls[i]->scratch > scratch) scratch = graph->calls[i]->scratch;
+        scratch = HK_MAX(scratch, scratch_bytes(device, graph->calls[i]));
     hk_status status = backend_of(device)->buffer_create(device, bytes + round_up(scratch) + 256, &buffer);
     const struct hk_operand rest = {.buffer = buffer, .offset = bytes, .dtype = HK_U8, .rank = 1, .stride = {1}};
     for (int i = 0; i < graph->n_calls && !status; i++)

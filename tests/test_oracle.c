@@ -111,8 +111,7 @@ static struct hk_program *compile(struct world *w, struct spy *spy, struct steps
 }
 
 static void make_layout(const struct world *w, struct hk_layout *layout) {
-    const struct hk_device_base *base = (const struct hk_device_base *)w->device;
-    assert_int_equal(hk_layout_make(w->graph, base->info.max_buffer, base->fusing, layout), HK_OK);
+    assert_int_equal(hk_layout_make(w->graph, (const struct hk_device_base *)w->device, layout), HK_OK);
 }
 
 /* ---- Results ---- */
@@ -208,7 +207,7 @@ static uint64_t used_bytes(const struct hk_layout *layout, int m) {
     uint64_t bytes = 0;
     for (int i = 0; i < layout->n_calls; i++) {
         const struct hk_call *call = layout->calls[i];
-        if (layout->scratch_of[i] == m) bytes = call->scratch;
+        if (layout->scratch_of[i] == m) bytes = hk_call_scratch(call, layout->limits);
         for (int k = 0; k < call->n_outputs; k++)
             if (layout->memory_of[call->outputs[k]->id] == m)
                 bytes = HK_MAX(bytes, (uint64_t)call->outputs[k]->extent * hk_dtype_size(call->outputs[k]->dtype));

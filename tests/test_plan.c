@@ -8,6 +8,7 @@
 #include <cmocka.h>
 
 #include "graph/plan.h"
+#include "op/op.h"
 #include "support.h"
 #include <string.h>
 
@@ -260,12 +261,46 @@ static void test_what_is_read_in_another_order_is_not_overwritten(void **state) 
     }
 }
 
+/* Kernels of one device need scratch memory that those of another do not: sums of 16-bit dq over blocks of keys are the
+   CPU's, a number for each query the GPU's. */
+static void test_scratch_memory_is_what_the_device_needs(void **state) {
+    (void)state;
+    enum { QUERIES = 8, KEYS = 512, DEPTH = 64 };
+    const struct hk_limits limits = {.max_range = 1 << 30, .offset_align = 256, .processors = 1, .software = true};
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_device *cpu = hk_device_open(&(struct hk_device_params){.name = "cpu"});
+    struct hk_tensor *q = hk_tensor_create(cpu, HK_F16, HK_SHAPE(1, 1, QUERIES, DEPTH)),
+                     *k = hk_tensor_create(cpu, HK_F16, HK_SHAPE(1, 1, KEYS, DEPTH)),
+                     *dq = hk_tensor_create(cpu, HK_F16, HK_SHAPE(1, 1, QUERIES, DEPTH));
+    struct hk_value *in = hk_leaf(graph, q), *keys = hk_leaf(graph, k), *gradient;
+    struct hk_value *loss = hk_mean(hk_cast(hk_attention(in, keys, keys, NULL), HK_F32), HK_ALL_AXES, false);
+    assert_int_equal(hk_gradients(loss, &in, 1, &gradient), HK_OK);
+    hk_store(dq, gradient);
+    for (int on_gpu = 0; on_gpu < 2; on_gpu++) {
+        const struct hk_device_base device = {.limits = on_gpu ? &limits : NULL, .info.max_buffer = 1 << 30};
+        struct hk_layout layout;
+        uint64_t bytes = 0;
+        assert_int_equal(hk_layout_make(graph, &device, &layout), HK_OK);
+        for (int i = 0; i < layout.n_calls; i++)
+            if (layout.calls[i]->op == &hk_op_attention_backward)
+                bytes = layout.memories[layout.scratch_of[i]].lifetime.bytes;
+        assert_int_equal(bytes, on_gpu ? HK_MEMORY_ALIGN : QUERIES * DEPTH * sizeof(float));
+        hk_layout_free(&layout);
+    }
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&q);
+    hk_tensor_destroy(&k);
+    hk_tensor_destroy(&dq);
+    hk_device_destroy(&cpu);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_places_do_not_overlap),
         cmocka_unit_test(test_what_no_block_holds_is_refused),
         cmocka_unit_test(test_random_graphs_compute_what_they_say),
         cmocka_unit_test(test_what_is_read_in_another_order_is_not_overwritten),
+        cmocka_unit_test(test_scratch_memory_is_what_the_device_needs),
     };
     n_devices = test_devices_open(devices);
     int failed = cmocka_run_group_tests_name("plan", tests, NULL, NULL);

@@ -15,10 +15,14 @@
 
 enum { N = 1000 };
 
-static bool infer_with_scratch(struct hk_call *call) {
+static bool infer_same(struct hk_call *call) {
     hk_infer_output(call, 0, HK_F32, call->inputs[0]->rank, call->inputs[0]->shape);
-    call->scratch = (uint64_t)hk_elements(call->inputs[0]) * sizeof(float);
     return true;
+}
+
+static uint64_t as_the_input(const struct hk_call *call, const struct hk_limits *limits) {
+    (void)limits;
+    return (uint64_t)hk_elements(call->inputs[0]) * sizeof(float);
 }
 
 /* The result is what was in the scratch memory; the input is left there, for the next run to find. */
@@ -39,14 +43,10 @@ static const struct hk_op remembers = {.name = "remembers",
                                        .min_inputs = 1,
                                        .max_inputs = 1,
                                        .n_outputs = 1,
-                                       .infer = infer_with_scratch,
+                                       .infer = infer_same,
+                                       .scratch = as_the_input,
                                        .cpu = {remember, remember, remember},
                                        .gpu = remember_gpu};
-
-static bool infer_same(struct hk_call *call) {
-    hk_infer_output(call, 0, HK_F32, call->inputs[0]->rank, call->inputs[0]->shape);
-    return true;
-}
 
 /* Adds the input to whatever is where the result goes. */
 static void accumulate(const struct hk_step *step, const struct cpu *cpu) {

@@ -282,7 +282,6 @@ struct hk_call *hk_graph_repeat(const struct hk_call *call, struct hk_value *(*o
     struct hk_call *copy = new_call(call->graph, call->op, call->inputs, call->n_inputs, call->attrs, call->attrs_bytes);
     if (!copy) return NULL;
     for (int i = 0; i < call->n_inputs; i++) copy->inputs[i] = other(context, call->inputs[i]);
-    copy->scratch = call->scratch;
     for (int i = 0; i < call->n_outputs; i++) {
         const struct hk_value *from = call->outputs[i];
         struct hk_value *to = copy->outputs[i];

@@ -49,9 +49,8 @@ struct hk_call {
     struct hk_value **outputs;
     const void *attrs;
     size_t attrs_bytes;
-    uint64_t scratch; /* bytes that infer asked for */
-    int index;        /* in the graph's list */
-    int segment;      /* checkpoint segment */
+    int index;   /* in the graph's list */
+    int segment; /* checkpoint segment */
 };
 
 struct hk_graph {

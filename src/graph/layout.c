@@ -51,7 +51,8 @@ static bool find_lifetimes(struct hk_layout *layout, int *capacity) {
             const uint64_t bytes = (uint64_t)out->extent * hk_dtype_size(out->dtype);
             if (!add_memory(layout, capacity, HK_MAX(bytes, 4u), i, &layout->memory_of[out->id])) return false;
         }
-        if (call->scratch && !add_memory(layout, capacity, call->scratch, i, &layout->scratch_of[i])) return false;
+        const uint64_t scratch = hk_call_scratch(call, layout->limits);
+        if (scratch && !add_memory(layout, capacity, scratch, i, &layout->scratch_of[i])) return false;
     }
     return true;
 }
@@ -234,11 +235,12 @@ done:
     return status;
 }
 
-static hk_status make_layout(const struct hk_graph *graph, uint64_t max_block, enum hk_fusing fusing, struct hk_layout *layout) {
+static hk_status make_layout(const struct hk_graph *graph, const struct hk_device_base *device, enum hk_fusing fusing,
+                             struct hk_layout *layout) {
     const size_t n_calls = (size_t)graph->n_calls + 1, n_values = (size_t)graph->n_values + 1;
     int capacity = 0;
     hk_status status = HK_OK;
-    *layout = (struct hk_layout){0};
+    *layout = (struct hk_layout){.limits = device->limits};
     bool *flags = calloc(n_calls, 1);
     layout->calls = malloc(n_calls * sizeof *layout->calls);
     layout->memory_of = malloc(n_values * sizeof *layout->memory_of);
@@ -253,7 +255,7 @@ static hk_status make_layout(const struct hk_graph *graph, uint64_t max_block, e
     if (!find_lifetimes(layout, &capacity)) goto memory;
     use_memory_twice(layout, flags);
     remove_calls(layout, flags);
-    status = place_memories(layout, max_block);
+    status = place_memories(layout, device->info.max_buffer);
     if (status) goto fail;
     free(flags);
     return HK_OK;
@@ -271,11 +273,11 @@ static uint64_t arena_bytes(const struct hk_layout *layout) {
     return bytes;
 }
 
-hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, enum hk_fusing fusing, struct hk_layout *layout) {
+hk_status hk_layout_make(const struct hk_graph *graph, const struct hk_device_base *device, struct hk_layout *layout) {
     struct hk_layout plain;
-    hk_status status = make_layout(graph, max_block, fusing, layout);
+    hk_status status = make_layout(graph, device, device->fusing, layout);
     if (status || !layout->n_fused) return status;
-    status = make_layout(graph, max_block, HK_FUSE_NOTHING, &plain);
+    status = make_layout(graph, device, HK_FUSE_NOTHING, &plain);
     if (status) {
         hk_layout_free(layout);
         return status;

@@ -30,6 +30,7 @@ struct hk_memory {
 struct hk_layout {
     struct hk_call **calls;
     int n_calls;
+    const struct hk_limits *limits; /* of the GPU; NULL: the CPU */
     struct hk_memory *memories; /* those of roots, then the scratch of each call that has some */
     int n_memories;
     int *memory_of;  /* by value id (of roots): index into memories, -1 where none */
@@ -47,8 +48,8 @@ void hk_store_early(struct hk_layout *layout);
 /* Makes one call of several elementwise ones, where that gains; the graph stays as it is. False: out of memory. */
 bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, struct hk_layout *layout);
 
-/* Fuses where that takes no more memory. */
-hk_status hk_layout_make(const struct hk_graph *graph, uint64_t max_block, enum hk_fusing fusing, struct hk_layout *layout);
+/* For the device; fuses where that takes no more memory. */
+hk_status hk_layout_make(const struct hk_graph *graph, const struct hk_device_base *device, struct hk_layout *layout);
 void hk_layout_free(struct hk_layout *layout);
 
 #endif

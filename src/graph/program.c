@@ -177,7 +177,9 @@ static hk_status make_steps(struct hk_program *program, const struct hk_layout *
         if (layout->scratch_of[i] >= 0) {
             const struct hk_lifetime *life = &layout->memories[layout->scratch_of[i]].lifetime;
             step->scratch = (struct hk_operand){.buffer = program->arena[life->block]->buffer, .offset = life->offset,
-                                                .dtype = HK_U8, .rank = 1, .shape = {(int64_t)call->scratch}, .stride = {1}};
+                                                .dtype = HK_U8, .rank = 1,
+                                                .shape = {(int64_t)hk_call_scratch(call, layout->limits)},
+                                                .stride = {1}};
         }
         add_cost(&program->info, step);
     }
@@ -211,8 +213,7 @@ struct hk_program *hk_compile(struct hk_device *device, struct hk_graph *graph, 
         goto fail;
     }
     if (check_devices(program, graph)) goto fail;
-    const struct hk_device_base *base = (const struct hk_device_base *)device;
-    if (hk_layout_make(graph, base->info.max_buffer, base->fusing, &layout)) goto fail;
+    if (hk_layout_make(graph, (const struct hk_device_base *)device, &layout)) goto fail;
     if (layout.n_calls == 0) {
         hk_fail(HK_ERROR_INVALID, "hk_compile: the graph stores nothing (hk_store), so there is nothing to run");
         goto fail;

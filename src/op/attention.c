@@ -61,12 +61,16 @@ const struct hk_op hk_op_attention = {
 /* ---- Backward ---- */
 
 static bool backward_infer(struct hk_call *call) {
-    const struct hk_value *q = call->inputs[ATTENTION_Q], *k = call->inputs[ATTENTION_K];
-    for (int i = 0; i < 3; i++) hk_infer_output_order(call, i, q->dtype, 4, sizes(call->inputs[i]), merged_heads);
-    /* for GPUs the sum of dout * out; for the CPU dq in f32, where it is summed over several blocks of keys */
-    const bool sums = q->dtype != HK_F32 && k->shape[2] > ATTENTION_CPU_KEYS;
-    call->scratch = (uint64_t)hk_elements(sums ? q : call->inputs[BACKWARD_LSE]) * sizeof(float);
+    for (int i = 0; i < 3; i++)
+        hk_infer_output_order(call, i, call->inputs[i]->dtype, 4, sizes(call->inputs[i]), merged_heads);
     return true;
+}
+
+/* For GPUs each query's sum of dout * out; for the CPU dq in f32, where that is summed over several blocks of keys. */
+static uint64_t backward_scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    const struct hk_value *q = call->inputs[ATTENTION_Q], *k = call->inputs[ATTENTION_K];
+    if (limits) return (uint64_t)hk_elements(call->inputs[BACKWARD_LSE]) * sizeof(float);
+    return q->dtype != HK_F32 && k->shape[2] > ATTENTION_CPU_KEYS ? (uint64_t)hk_elements(q) * sizeof(float) : 0;
 }
 
 static struct hk_cost backward_cost(const struct hk_step *step) {
@@ -79,6 +83,7 @@ const struct hk_op hk_op_attention_backward = {
     .max_inputs = 6,
     .n_outputs = 3,
     .infer = backward_infer,
+    .scratch = backward_scratch,
     .cost = backward_cost,
     .cpu = CPU_KERNELS(attention_backward),
     .gpu = hk_attention_backward_gpu,

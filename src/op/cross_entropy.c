@@ -114,8 +114,7 @@ CPU_KERNEL(cross_entropy_backward) {
 CPU_DECLARE(cross_entropy);
 CPU_DECLARE(cross_entropy_backward);
 
-/* logits [N, C], targets [N] -> the loss, maxima and log sums [2, N], the count of kept rows [1]; scratch: losses [N],
-   kept [N] */
+/* logits [N, C], targets [N] -> the loss, maxima and log sums [2, N], the count of kept rows [1] */
 static bool cross_entropy_infer(struct hk_call *call) {
     const struct hk_value *x = call->inputs[0];
     const struct cross_entropy_attrs *a = call->attrs;
@@ -126,8 +125,13 @@ static bool cross_entropy_infer(struct hk_call *call) {
     hk_infer_output(call, 0, HK_F32, 0, &one);
     hk_infer_output(call, 1, HK_F32, 2, level);
     hk_infer_output(call, 2, HK_F32, 1, &one);
-    call->scratch = (uint64_t)HK_MAX(rows, 1) * 2 * sizeof(float);
     return true;
+}
+
+/* losses [N], kept [N] */
+static uint64_t cross_entropy_scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    (void)limits;
+    return (uint64_t)HK_MAX(call->inputs[0]->shape[0], 1) * 2 * sizeof(float);
 }
 
 /* logits [N, C], targets [N], maxima and log sums [2, N], count [1], dloss -> dlogits [N, C] */
@@ -231,7 +235,7 @@ static hk_status cross_entropy_backward_gpu(const struct hk_step *step, struct h
 
 const struct hk_op hk_op_cross_entropy = {
     .name = "cross_entropy", .min_inputs = 2, .max_inputs = 2, .n_outputs = 3,
-    .infer = cross_entropy_infer, .backward = cross_entropy_gradient, .cost = cross_entropy_cost,
+    .infer = cross_entropy_infer, .scratch = cross_entropy_scratch, .backward = cross_entropy_gradient, .cost = cross_entropy_cost,
     .cpu = CPU_KERNELS(cross_entropy), .gpu = cross_entropy_gpu};
 
 const struct hk_op hk_op_cross_entropy_backward = {

@@ -230,11 +230,18 @@ static bool norm_infer(struct hk_call *call) {
 /* dy, x, weight, mean (layer norm), rstd -> dx, dweight, dbias (layer norm) */
 static bool norm_backward_infer(struct hk_call *call) {
     const struct hk_value *x = call->inputs[1];
-    const int64_t width = x->shape[x->rank - 1], sums = call->n_outputs - 1;
+    const int64_t width = x->shape[x->rank - 1];
     hk_infer_output(call, 0, HK_F32, x->rank, x->shape);
     for (int i = 1; i < call->n_outputs; i++) hk_infer_output(call, i, HK_F32, 1, &width);
-    call->scratch = (uint64_t)(HK_MAX(part_count(count_rows(x), width), 1) * sums * HK_MAX(width, 1)) * sizeof(float);
     return true;
+}
+
+/* The parts' sums: [parts, dweight and dbias, width]. */
+static uint64_t norm_backward_scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    const struct hk_value *x = call->inputs[1];
+    const int64_t width = x->shape[x->rank - 1], sums = call->n_outputs - 1;
+    (void)limits;
+    return (uint64_t)(HK_MAX(part_count(count_rows(x), width), 1) * sums * HK_MAX(width, 1)) * sizeof(float);
 }
 
 /* ---- Gradients ---- */
@@ -398,7 +405,7 @@ const struct hk_op hk_op_layer_norm = {
 
 const struct hk_op hk_op_layer_norm_backward = {
     .name = "layer_norm_backward", .min_inputs = 5, .max_inputs = 5, .n_outputs = 3, .flags = HK_OP_FIRST_IN_PLACE,
-    .infer = norm_backward_infer, .cost = norm_backward_cost,
+    .infer = norm_backward_infer, .scratch = norm_backward_scratch, .cost = norm_backward_cost,
     .cpu = CPU_KERNELS(layer_norm_backward), .gpu = norm_backward_gpu};
 
 const struct hk_op hk_op_rms_norm = {
@@ -408,7 +415,7 @@ const struct hk_op hk_op_rms_norm = {
 
 const struct hk_op hk_op_rms_norm_backward = {
     .name = "rms_norm_backward", .min_inputs = 4, .max_inputs = 4, .n_outputs = 2, .flags = HK_OP_FIRST_IN_PLACE,
-    .infer = norm_backward_infer, .cost = norm_backward_cost,
+    .infer = norm_backward_infer, .scratch = norm_backward_scratch, .cost = norm_backward_cost,
     .cpu = CPU_KERNELS(rms_norm_backward), .gpu = norm_backward_gpu};
 
 struct hk_value *hk_layer_norm(struct hk_value *x, struct hk_value *weight, struct hk_value *bias, float epsilon) {

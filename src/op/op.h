@@ -55,8 +55,11 @@ struct hk_op {
     int min_inputs, max_inputs, n_outputs; /* max_inputs -1: any number */
     uint32_t flags;
     uint32_t writes; /* bit i: input i is a tensor's leaf (or a view of it) that the op writes; such ops are never removed */
-    /* Checks inputs and attrs, describes outputs and call->scratch; on false it has marked the graph. */
+    /* Checks inputs and attrs, describes outputs; on false it has marked the graph. */
     bool (*infer)(struct hk_call *call);
+    /* Bytes that the kernels need besides, on a GPU of these limits, or (NULL) on the CPU: asked when the device is known,
+       any number of times. NULL: none. */
+    uint64_t (*scratch)(const struct hk_call *call, const struct hk_limits *limits);
     void (*backward)(struct hk_backward *b);                          /* NULL: no gradient */
     /* Several gradients of one value, grads[which] made by this op, that are to be added: their sum in fewer passes over
        memory, or NULL where there is none. NULL: they are added one by one. */
@@ -109,6 +112,11 @@ enum { CPU_ISA_base = HK_ISA_BASE, CPU_ISA_avx2 = HK_ISA_AVX2, CPU_ISA_avx512 = 
 #define HK_OP(name) extern const struct hk_op hk_op_##name;
 #include "op/ops.def"
 #undef HK_OP
+
+/* What the call's op says of scratch memory. */
+static inline uint64_t hk_call_scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    return call->op->scratch ? call->op->scratch(call, limits) : 0;
+}
 
 /* All rows, in the order of ops.def. */
 extern const struct hk_op *const hk_ops[];

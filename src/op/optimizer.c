@@ -181,14 +181,19 @@ CPU_DECLARE(adam);
 /* ---- The norm ---- */
 
 static bool global_norm_infer(struct hk_call *call) {
-    int64_t blocks = 0, one = 1;
-    for (int i = 0; i < call->n_inputs; i++) {
+    const int64_t one = 1;
+    for (int i = 0; i < call->n_inputs; i++)
         if (!need_dtype(call, "global_norm", "each tensor", i, HK_F32)) return false;
-        blocks += norm_blocks(hk_elements(call->inputs[i]));
-    }
     hk_infer_output(call, 0, HK_F32, 1, &one);
-    call->scratch = (uint64_t)HK_MAX(blocks, 1) * sizeof(float);
     return true;
+}
+
+/* Each block's sum of squares. */
+static uint64_t global_norm_scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    int64_t blocks = 0;
+    (void)limits;
+    for (int i = 0; i < call->n_inputs; i++) blocks += norm_blocks(hk_elements(call->inputs[i]));
+    return (uint64_t)HK_MAX(blocks, 1) * sizeof(float);
 }
 
 static struct hk_cost global_norm_cost(const struct hk_step *step) {
@@ -330,7 +335,8 @@ static hk_status optimizer_gpu(const struct hk_step *step, struct hk_recorder *r
 
 const struct hk_op hk_op_global_norm = {
     .name = "global_norm", .min_inputs = 1, .max_inputs = -1, .n_outputs = 1,
-    .infer = global_norm_infer, .cost = global_norm_cost, .cpu = CPU_KERNELS(global_norm), .gpu = global_norm_gpu};
+    .infer = global_norm_infer, .scratch = global_norm_scratch, .cost = global_norm_cost,
+    .cpu = CPU_KERNELS(global_norm), .gpu = global_norm_gpu};
 
 const struct hk_op hk_op_sgd = {
     .name = "sgd", .min_inputs = 4, .max_inputs = 5, .writes = 3,

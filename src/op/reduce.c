@@ -160,17 +160,23 @@ CPU_DECLARE(reduce);
 
 enum { ARGMAX_AT_ONCE = 1024 }; /* elements that fit any window */
 
-/* x [A, R, B] -> [A, B]. Scratch holds the pieces' results of one level and, behind them, of the next: later ones take
-   turns. Of argmax: the pieces' maxima, [A, pieces], then their indices. */
+/* x [A, R, B] -> [A, B] */
 static bool infer(struct hk_call *call) {
     const struct reduce_attrs *attrs = call->attrs;
     const struct hk_value *x = call->inputs[0];
-    const int64_t A = x->shape[0], R = x->shape[1], B = x->shape[2];
-    hk_infer_output(call, 0, attrs->kind == REDUCE_ARGMAX ? HK_I32 : HK_F32, 2, (int64_t[]){A, B});
-    const int64_t first = piece_count(R, B), second = piece_count(first, B);
-    if (attrs->kind == REDUCE_ARGMAX) call->scratch = R > ARGMAX_AT_ONCE ? (uint64_t)(A * first) * 2 * sizeof(float) : 0;
-    else if (first > 1) call->scratch = (uint64_t)(A * B * (first + second)) * sizeof(float);
+    hk_infer_output(call, 0, attrs->kind == REDUCE_ARGMAX ? HK_I32 : HK_F32, 2, (int64_t[]){x->shape[0], x->shape[2]});
     return true;
+}
+
+/* The pieces' results of one level and, behind them, of the next: later ones take turns. Of argmax: the pieces' maxima,
+   [A, pieces], then their indices. */
+static uint64_t scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    const struct reduce_attrs *attrs = call->attrs;
+    const int64_t A = call->inputs[0]->shape[0], R = call->inputs[0]->shape[1], B = call->inputs[0]->shape[2];
+    (void)limits;
+    const int64_t first = piece_count(R, B), second = piece_count(first, B);
+    if (attrs->kind == REDUCE_ARGMAX) return R > ARGMAX_AT_ONCE ? (uint64_t)(A * first) * 2 * sizeof(float) : 0;
+    return first > 1 ? (uint64_t)(A * B * (first + second)) * sizeof(float) : 0;
 }
 
 /* [A, B] -> [A, R, B] */
@@ -342,6 +348,7 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
         .max_inputs = 1,                                                                                               \
         .n_outputs = 1,                                                                                                \
         .infer = infer,                                                                                                \
+        .scratch = scratch,                                                                                            \
         .backward = op_backward,                                                                                       \
         .cpu = CPU_KERNELS(reduce),                                                                                    \
         .gpu = gpu,                                                                                                    \

@@ -97,6 +97,7 @@ static void set_limits(struct vk_device *device) {
                                         .cooperative_largest = device->physical.cooperative_largest,
                                         .software = runs_on_processor(device)};
     memcpy(device->limits.cooperative, device->physical.cooperative, sizeof device->limits.cooperative);
+    device->base.limits = &device->limits;
 }
 
 /* Rates that all but the slowest devices of a kind exceed, so that a submission ends well before a watchdog (two seconds on
