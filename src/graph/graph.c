@@ -277,6 +277,13 @@ void hk_infer_output(struct hk_call *call, int i, enum hk_dtype dtype, int rank,
     hk_infer_output_order(call, i, dtype, rank, shape, order);
 }
 
+struct hk_operand hk_operand_of(const struct hk_value *value) {
+    struct hk_operand operand = {.dtype = value->dtype, .rank = value->rank};
+    memcpy(operand.shape, value->shape, sizeof operand.shape);
+    memcpy(operand.stride, value->stride, sizeof operand.stride);
+    return operand;
+}
+
 struct hk_call *hk_graph_repeat(const struct hk_call *call, struct hk_value *(*other)(void *context, struct hk_value *value),
                                 void *context) {
     struct hk_call *copy = new_call(call->graph, call->op, call->inputs, call->n_inputs, call->attrs, call->attrs_bytes);

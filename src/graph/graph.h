@@ -107,6 +107,9 @@ bool hk_share_tensor(const struct hk_value *a, const struct hk_value *b);
 /* axis in [0, rank), from the end where negative; -1 with the graph marked where it is out of range. */
 int hk_axis(struct hk_value *x, int axis, const char *op_name);
 
+/* The value as an operand that has no memory yet. */
+struct hk_operand hk_operand_of(const struct hk_value *value);
+
 /* A number that no other call of this graph has: an op's stream of random numbers. */
 uint32_t hk_graph_stream(struct hk_graph *graph);
 

@@ -116,9 +116,7 @@ static void resolve(const struct hk_program *program, const struct hk_layout *la
     const struct hk_value *root = value->root;
     const int m = layout->memory_of[root->id];
     const uint64_t skip = (uint64_t)value->offset * hk_dtype_size(value->dtype);
-    *operand = (struct hk_operand){.dtype = value->dtype, .rank = value->rank};
-    memcpy(operand->shape, value->shape, sizeof operand->shape);
-    memcpy(operand->stride, value->stride, sizeof operand->stride);
+    *operand = hk_operand_of(value);
     if (m < 0) {
         operand->buffer = root->storage->buffer;
         operand->offset = root->storage_offset + skip;

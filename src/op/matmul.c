@@ -202,6 +202,7 @@ const struct hk_op hk_op_matmul = {
     .max_inputs = 3,
     .n_outputs = 1,
     .infer = infer,
+    .scratch = hk_matmul_scratch,
     .backward = backward,
     .cost = cost,
     .cpu = CPU_KERNELS_BF16(matmul),

@@ -20,6 +20,7 @@ struct product {
     int batch_rank;
     struct side side[SIDES];
     bool bias, accumulate;
+    const struct hk_operand *scratch; /* f32: products of parts of k, until they are added */
 };
 
 /* ---- Kernels ---- */
@@ -165,15 +166,37 @@ static bool is_better_wide(const struct kernel *kernel, const struct product *p,
     return wide && (read_width(p, A, dense_axis(p, A)) < 8 || read_width(p, B, dense_axis(p, B)) < 8);
 }
 
+static int64_t count_tiles(const struct kernel *kernel, const struct product *p) {
+    return divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
+}
+
+/* Where the tiles of c are too few for all processors, k is cut into parts, each of them one more item of the batch, whose
+   products matmul_parts adds. */
+static uint64_t parts_bytes(const struct product *p, int64_t parts) {
+    return (uint64_t)(parts * batch_items(p) * p->size[M] * p->size[N]) * sizeof(float);
+}
+
+/* As many, by doubling, as all processors need. A part of k is long next to a tile, so that writing and reading the products
+   of parts costs little, and a multiple of what kernels stage of k at once. */
+static int64_t count_parts(const struct kernel *kernel, const struct product *p, const struct hk_limits *limits) {
+    enum { MOST = 16, STEP = 32, LEAST = 512, LEAST_TILES = 8 };
+    const int64_t least = HK_MAX(LEAST, LEAST_TILES * HK_MAX(kernel->tile_m, kernel->tile_n));
+    const int64_t tiles = count_tiles(kernel, p), k = p->size[K];
+    int64_t parts = 1;
+    if (limits->software || p->batch_rank > 1) return 1; /* kernels know two batch dimensions, and one is the parts' */
+    while (parts < MOST && tiles * parts < limits->processors && k % (2 * parts * STEP) == 0 && k / (2 * parts) >= least &&
+           parts_bytes(p, 2 * parts) <= limits->max_range - limits->offset_align)
+        parts *= 2;
+    return parts;
+}
+
 /* The first row that fits. */
 static const struct kernel *find_standard(const struct product *p, const struct hk_limits *limits) {
     const struct kernel *kernel = kernels, *const last = kernels + HK_LENGTH(kernels) - 1;
     for (; kernel < last; kernel++) {
         if (!is_usable(kernel, p, limits) || (kernel->needs == SOFTWARE) != limits->software) continue;
         if (is_better_wide(kernel, p, limits)) continue;
-        const int64_t tiles =
-            divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
-        if (!kernel->fill || tiles >= limits->processors) break;
+        if (!kernel->fill || count_tiles(kernel, p) * count_parts(kernel, p, limits) >= limits->processors) break;
     }
     return kernel;
 }
@@ -186,18 +209,36 @@ static void describe_work(const struct product *p, struct hk_choice *choice) {
              p->bias ? " bias" : "", p->accumulate ? " accumulate" : "");
 }
 
-/* The standard row, unless it was measured that another one is faster. */
-static const struct kernel *choose(const struct product *p, struct hk_recorder *recorder) {
-    const struct kernel *const standard = find_standard(p, recorder->limits), *rows[HK_LENGTH(kernels)];
+/* A kernel, and the parts of k that it is given. */
+struct way {
+    const struct kernel *kernel;
+    int64_t parts;
+};
+
+static void add_way(struct hk_choice *choice, struct way *ways, struct way way, bool standard) {
+    uint32_t constants[HK_LENGTH(way.kernel->spec) + 1];
+    memcpy(constants, way.kernel->spec, sizeof way.kernel->spec);
+    constants[HK_LENGTH(way.kernel->spec)] = way.parts > 1 ? (uint32_t)way.parts : 0;
+    ways[choice->count] = way;
+    hk_choice_add(choice, way.kernel->shader, constants, (int)HK_LENGTH(constants), standard);
+}
+
+/* The standard row, with parts of k where it needs them, unless it was measured that another one is faster, or that it is with
+   k in one piece. */
+static struct way choose(const struct product *p, struct hk_recorder *recorder) {
+    const struct kernel *const standard = find_standard(p, recorder->limits);
+    struct way ways[2 * HK_LENGTH(kernels)];
     struct hk_choice choice = {.count = 0};
-    if (!recorder->choose) return standard;
+    static_assert(HK_LENGTH(ways) <= HK_MAX_KERNELS, "a choice of all kernels, with and without parts");
+    if (!recorder->choose) return (struct way){standard, count_parts(standard, p, recorder->limits)};
     describe_work(p, &choice);
     for (const struct kernel *i = kernels; i < kernels + HK_LENGTH(kernels); i++) {
         if (i != standard && !is_usable(i, p, recorder->limits)) continue;
-        rows[choice.count] = i;
-        hk_choice_add(&choice, i->shader, i->spec, (int)HK_LENGTH(i->spec), i == standard);
+        const int64_t parts = count_parts(i, p, recorder->limits);
+        add_way(&choice, ways, (struct way){i, 1}, i == standard && parts == 1);
+        if (parts > 1) add_way(&choice, ways, (struct way){i, parts}, i == standard);
     }
-    return rows[recorder->choose(recorder, &choice)];
+    return ways[recorder->choose(recorder, &choice)];
 }
 
 /* ---- Recording ---- */
@@ -295,9 +336,7 @@ static void add_widths(struct hk_dispatch *d, const struct kernel *kernel, const
     if (dtype == HK_BF16) d->shader = kernel->bf16;
 }
 
-/* A product whose operands fit. */
-static hk_status record(const struct product *p, struct hk_recorder *recorder) {
-    const struct kernel *kernel = choose(p, recorder);
+static hk_status record_kernel(const struct product *p, const struct kernel *kernel, struct hk_recorder *recorder) {
     const uint32_t invocations = kernel->invocations ? kernel->invocations : HK_MAX(recorder->limits->subgroup_size, 1);
     const int64_t tile_n = kernel->invocations ? kernel->tile_n : kernel->tile_n * invocations;
     struct push push = describe(p);
@@ -323,6 +362,73 @@ static hk_status record(const struct product *p, struct hk_recorder *recorder) {
     bind(&d, p, BIAS, HK_READ);
     hk_groups(recorder, &d, push.groups);
     return recorder->record(recorder, &d);
+}
+
+/* The products of parts of k, [parts, batch, M, N] in the scratch memory. */
+static struct product in_parts(const struct product *p, int64_t parts) {
+    const int64_t k = p->size[K] / parts, items = batch_items(p), elements = p->size[M] * p->size[N];
+    struct product result = *p;
+    result.bias = result.accumulate = false;
+    result.batch_rank = 2;
+    result.size[K] = k, result.size[BATCH] = parts, result.size[BATCH + 1] = items;
+    for (int s = A; s <= B; s++) {
+        result.side[s].stride[BATCH] = k * p->side[s].stride[K];
+        result.side[s].stride[BATCH + 1] = p->batch_rank ? p->side[s].stride[BATCH] : 0;
+    }
+    result.side[C] = (struct side){
+        .operand = p->scratch, .stride = {[M] = p->size[N], [N] = 1, [BATCH] = items * elements, [BATCH + 1] = elements}};
+    return result;
+}
+
+/* c from what in_parts made. */
+static hk_status record_sum(const struct product *p, const struct product *parts, struct hk_recorder *recorder) {
+    enum { INVOCATIONS = 256 };
+    struct {
+        uint32_t base_parts, base_c, base_bias;
+        uint32_t parts, elements, m, n, c_batch, c_row;
+    } push = {.parts = (uint32_t)parts->size[BATCH],
+              .elements = (uint32_t)parts->side[C].stride[BATCH],
+              .m = (uint32_t)p->size[M],
+              .n = (uint32_t)p->size[N],
+              .c_batch = p->batch_rank ? stride(p, C, BATCH) : 0,
+              .c_row = stride(p, C, M)};
+    const double read = (double)push.parts * push.elements, more = 1 + p->bias + p->accumulate;
+    struct hk_dispatch d = {.shader = "matmul_parts",
+                            .spec = {INVOCATIONS, p->bias, p->accumulate},
+                            .n_spec = 3,
+                            .flops = read + more * push.elements,
+                            .bytes = 4 * (read + more * push.elements)};
+    HK_PUSH(&d, push);
+    hk_bind_range(&d, p->scratch, 0, span(parts, C), HK_READ, 0);
+    hk_bind_range(&d, p->side[C].operand, p->side[C].offset, span(p, C), p->accumulate ? HK_READ | HK_WRITE : HK_WRITE, 1);
+    hk_bind_range(&d, p->side[BIAS].operand, p->side[BIAS].offset, span(p, BIAS), HK_READ, 2);
+    hk_groups(recorder, &d, (push.elements + INVOCATIONS - 1) / INVOCATIONS);
+    return recorder->record(recorder, &d);
+}
+
+/* A product whose operands fit. */
+static hk_status record(const struct product *p, void *context) {
+    struct hk_recorder *const recorder = context;
+    const struct way way = choose(p, recorder);
+    if (way.parts == 1) return record_kernel(p, way.kernel, recorder);
+    const struct product parts = in_parts(p, way.parts);
+    const hk_status status = record_kernel(&parts, way.kernel, recorder);
+    return status ? status : record_sum(p, &parts, recorder);
+}
+
+struct need {
+    const struct hk_limits *limits;
+    uint64_t bytes;
+};
+
+/* What any kernel that may be chosen needs. */
+static hk_status add_scratch(const struct product *p, void *context) {
+    struct need *const need = context;
+    for (const struct kernel *i = kernels; i < kernels + HK_LENGTH(kernels); i++) {
+        const int64_t parts = is_usable(i, p, need->limits) ? count_parts(i, p, need->limits) : 1;
+        if (parts > 1) need->bytes = HK_MAX(need->bytes, parts_bytes(p, parts));
+    }
+    return HK_OK;
 }
 
 /* ---- Cutting ---- */
@@ -370,35 +476,61 @@ static int axis_to_cut(const struct product *p, const struct hk_limits *limits) 
     return axis;
 }
 
-static hk_status record_pieces(const struct product *given, struct hk_recorder *recorder) {
+/* Calls piece() for products that fit, one after the other. */
+static hk_status for_pieces(const struct product *given, const struct hk_limits *limits,
+                            hk_status (*piece)(const struct product *p, void *context), void *context) {
     struct product p = *given;
     merge_batch(&p);
-    int axis = axis_to_cut(&p, recorder->limits);
-    if (axis < 0 && p.batch_rank <= 2) return record(&p, recorder);
+    int axis = axis_to_cut(&p, limits);
+    if (axis < 0 && p.batch_rank <= 2) return piece(&p, context);
     if (axis < 0) axis = BATCH; /* the kernels know two batch dimensions */
     const int64_t size = p.size[axis], half = size / 2 >= 256 ? size / 2 / 256 * 256 : size / 2;
     const struct product first = window(&p, axis, 0, half), second = window(&p, axis, half, size - half);
-    const hk_status status = record_pieces(&first, recorder);
-    return status ? status : record_pieces(&second, recorder);
+    const hk_status status = for_pieces(&first, limits, piece, context);
+    return status ? status : for_pieces(&second, limits, piece, context);
 }
 
-hk_status hk_matmul_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
-    const struct hk_operand *a = &step->inputs[0], *b = &step->inputs[1], *c = &step->outputs[0];
+/* bias may be NULL. */
+static struct product whole(const struct hk_operand *a, const struct hk_operand *b, const struct hk_operand *bias,
+                            const struct hk_operand *c) {
     const int rank = c->rank;
-    struct product p = {.batch_rank = rank - 2, .bias = step->n_inputs > 2};
+    struct product p = {.batch_rank = rank - 2, .bias = bias != NULL};
     p.size[M] = c->shape[rank - 2], p.size[N] = c->shape[rank - 1], p.size[K] = a->shape[rank - 1];
     p.side[A] = (struct side){.operand = a, .stride = {[M] = a->stride[rank - 2], [K] = a->stride[rank - 1]}};
     p.side[B] = (struct side){.operand = b, .stride = {[K] = b->stride[rank - 2], [N] = b->stride[rank - 1]}};
     p.side[C] = (struct side){.operand = c, .stride = {[M] = c->stride[rank - 2], [N] = c->stride[rank - 1]}};
-    p.side[BIAS] = (struct side){.operand = p.bias ? &step->inputs[2] : b, .stride = {[N] = p.bias}};
+    p.side[BIAS] = (struct side){.operand = bias ? bias : b, .stride = {[N] = p.bias}};
     for (int i = 0; i < rank - 2; i++) {
         p.size[BATCH + i] = c->shape[i];
         p.side[A].stride[BATCH + i] = a->stride[i];
         p.side[B].stride[BATCH + i] = b->stride[i];
         p.side[C].stride[BATCH + i] = c->stride[i];
     }
-    for (int i = 0; i < BATCH + p.batch_rank; i++)
-        if (p.size[i] == 0) return HK_OK;
-    return record_pieces(&p, recorder);
+    return p;
+}
+
+static bool is_empty(const struct product *p) {
+    bool empty = false;
+    for (int i = 0; i < BATCH + p->batch_rank; i++) empty |= p->size[i] == 0;
+    return empty;
+}
+
+hk_status hk_matmul_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    const struct hk_operand *const in = step->inputs;
+    struct hk_operand scratch = step->scratch;
+    scratch.dtype = HK_F32;
+    struct product p = whole(&in[0], &in[1], step->n_inputs > 2 ? &in[2] : NULL, &step->outputs[0]);
+    p.scratch = &scratch;
+    return is_empty(&p) ? HK_OK : for_pieces(&p, recorder->limits, record, recorder);
+}
+
+uint64_t hk_matmul_scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    struct hk_operand in[3], c = hk_operand_of(call->outputs[0]);
+    struct need need = {limits, 0};
+    if (!limits) return 0;
+    for (int i = 0; i < call->n_inputs; i++) in[i] = hk_operand_of(call->inputs[i]);
+    const struct product p = whole(&in[0], &in[1], call->n_inputs > 2 ? &in[2] : NULL, &c);
+    if (!is_empty(&p)) for_pieces(&p, limits, add_scratch, &need);
+    return need.bytes;
 }
 #endif

@@ -32,7 +32,10 @@ static uint64_t max_range(const struct vk_device *device) {
     return asked ? HK_MIN(HK_MAX(asked, 8192), device_range) : device_range / 4 * 4;
 }
 
+/* HEKLA_GPU_PROCESSORS=number instead, for tests. */
 static uint32_t count_processors(const struct vk_device *device) {
+    const char *text = getenv("HEKLA_GPU_PROCESSORS");
+    if (text) return (uint32_t)HK_MAX(1, strtoul(text, NULL, 10));
     if (device->physical.processors) return device->physical.processors;
     switch (device->physical.properties.properties.deviceType) {
     case VK_PHYSICAL_DEVICE_TYPE_CPU: return (uint32_t)HK_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));

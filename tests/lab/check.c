@@ -66,6 +66,7 @@ static const struct {
     {"attention_cooperative_dkv", SOFTWARE, "the processor has no such units"},
     {"attention_cooperative_dkv_bf16", SOFTWARE, "the processor has no such units"},
     {"matmul_few", SOFTWARE, "shared memory is slow there: matmul_direct"},
+    {"matmul_parts", SOFTWARE, "a few tiles are enough for a few processors"},
 };
 
 static bool is_expected(const struct lab *lab, const char *shader) {
