@@ -12,7 +12,7 @@ layout(push_constant) uniform Push {
     uint queries, keys, heads, shared_by; // T, S, H, and how many heads of queries share one of keys
     uint tiles, groups;                   // per head, and in all
     float scale;
-    uint unused;
+    uint key_parts;                       // of attention_few
     uint q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, g_batch, g_head, g_row;
 } p;
 

@@ -104,7 +104,8 @@ static void make_attention(struct shapes *s, int count, int narrow, int narrow_c
     static const int64_t depths[] = {1, 8, 33, 64, 128};
     const int64_t depth =
         s->on_device ? depths[shapes_number(s, 0, COUNT(depths) - 1)] : shapes_size(s, HK_MIN(256, most / 4));
-    const int64_t queries = shapes_size(s, HK_MIN(most / depth, 600));
+    const bool few = shapes_one_in(s, 4); /* as in decoding, which has kernels of its own */
+    const int64_t queries = shapes_size(s, HK_MIN(most / depth, few ? 4 : 600));
     int64_t keys = shapes_size(s, HK_MIN(most / depth, 600));
     keys = HK_MAX(1, HK_MIN(keys, 16 * most / depth / queries));
     const int64_t room = HK_MAX(1, HK_MIN(most / depth / HK_MAX(queries, keys), 16 * most / depth / queries / keys));

@@ -209,7 +209,7 @@ static void scratch_memory_holds_all_parts(void **state) {
     int with = 0;
     for (int round = 0; round < 2000; round++) {
         struct hk_limits limits = limits_of(1u << test_random(&random) % 10);
-        if (test_random(&random) % 2) limits.max_range = 16384 << test_random(&random) % 8;
+        if (test_random(&random) % 2) limits.max_range = 16384ull << test_random(&random) % 8;
         const int64_t m = 1 + (int64_t)(test_random(&random) % 300), n = 1 + (int64_t)(test_random(&random) % 300),
                       k = (int64_t)(1 + test_random(&random) % 20) * (test_random(&random) % 2 ? 512 : 250),
                       batch = 1 + (int64_t)(test_random(&random) % 3);
@@ -240,6 +240,61 @@ static void parts_are_a_choice(void **state) {
     hk_graph_destroy(&graph);
 }
 
+/* q [batch, heads, queries, depth] on as many heads of keys. */
+static struct recording record_attention(const int64_t q[4], int64_t keys, const struct hk_limits *limits) {
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_value *k = leaf(graph, HK_F16, HK_SHAPE(q[0], q[1], keys, q[3]));
+    struct hk_value *y = hk_attention(leaf(graph, HK_F16, HK_SHAPE(q[0], q[1], q[2], q[3])), k, k, NULL);
+    const struct recording r = record_call(y, limits, -1);
+    hk_graph_destroy(&graph);
+    return r;
+}
+
+static void few_queries_have_their_keys_in_parts(void **state) {
+    (void)state;
+    static const struct {
+        int64_t q[4], keys;
+        bool software;
+        uint32_t processors;
+        const char *shader;
+        int64_t parts;
+    } cases[] = {
+        {{1, 8, 1, 64}, 4096, false, 132, "attention_few", 16}, /* of 256 keys */
+        {{1, 8, 4, 64}, 65536, false, 132, "attention_few", 32},
+        {{1, 8, 5, 64}, 4096, false, 132, "attention", 1},
+        {{1, 8, 1, 64}, 511, false, 132, "attention_few", 1},
+        {{64, 32, 1, 128}, 1024, false, 132, "attention_few", 1}, /* workgroups for all */
+        {{1, 1, 1, 64}, 4096, true, 2, "attention_few", 8},
+        {{1, 8, 1, 64}, 4096, true, 2, "attention_few", 1},
+        {{1, 8, 3, 64}, 4096, true, 2, "attention_rows", 1},
+        {{1, 8, 3, 128}, 4096, true, 2, "attention_few", 1},
+    };
+    for (size_t i = 0; i < HK_LENGTH(cases); i++) {
+        struct hk_limits limits = limits_of(cases[i].processors);
+        limits.software = cases[i].software;
+        const int64_t *const q = cases[i].q, parts = cases[i].parts;
+        const struct recording r = record_attention(q, cases[i].keys, &limits);
+        assert_string_equal(r.first.shader, cases[i].shader);
+        assert_int_equal(r.count, parts > 1 ? 2 : 1);
+        assert_int_equal(!strcmp(r.last.shader, "attention_parts"), parts > 1);
+        assert_int_equal(r.used, parts > 1 ? q[0] * q[1] * q[2] * parts * (q[3] + 1) * 4 : 0);
+    }
+}
+
+static void scratch_memory_holds_all_parts_of_keys(void **state) {
+    (void)state;
+    uint64_t random = 11;
+    int with = 0;
+    for (int round = 0; round < 2000; round++) {
+        struct hk_limits limits = limits_of(1u << test_random(&random) % 10);
+        limits.max_range = 1u << (20 + test_random(&random) % 4); /* all that one item of the batch has */
+        const int64_t q[] = {1 + (int64_t)(test_random(&random) % 8), 1 + (int64_t)(test_random(&random) % 4),
+                             1 + (int64_t)(test_random(&random) % 5), 32};
+        with += record_attention(q, 1 + (int64_t)(test_random(&random) % 3000), &limits).used > 0;
+    }
+    assert_in_range(with, 500, 1900);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(grids_hold_every_workgroup),
@@ -247,6 +302,8 @@ int main(void) {
         cmocka_unit_test(products_of_few_tiles_are_made_in_parts),
         cmocka_unit_test(scratch_memory_holds_all_parts),
         cmocka_unit_test(parts_are_a_choice),
+        cmocka_unit_test(few_queries_have_their_keys_in_parts),
+        cmocka_unit_test(scratch_memory_holds_all_parts_of_keys),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

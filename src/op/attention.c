@@ -52,6 +52,7 @@ const struct hk_op hk_op_attention = {
     .max_inputs = 4,
     .n_outputs = 2,
     .infer = infer,
+    .scratch = hk_attention_scratch,
     .backward = backward,
     .cost = cost,
     .cpu = CPU_KERNELS(attention),

@@ -17,6 +17,7 @@ enum { ATTENTION_Q, ATTENTION_K, ATTENTION_V, ATTENTION_POSITION, ATTENTION_OUT 
 enum { BACKWARD_OUT = 3, BACKWARD_LSE, BACKWARD_DOUT, BACKWARD_DQ = 0, BACKWARD_DK, BACKWARD_DV };
 
 hk_status hk_attention_gpu(const struct hk_step *step, struct hk_recorder *recorder);
+uint64_t hk_attention_scratch(const struct hk_call *call, const struct hk_limits *limits);
 hk_status hk_attention_backward_gpu(const struct hk_step *step, struct hk_recorder *recorder);
 
 #endif

@@ -10,7 +10,7 @@ struct push {
     uint32_t queries, keys, heads, shared_by;
     uint32_t tiles, groups;
     float scale;
-    uint32_t unused;
+    uint32_t key_parts;
     uint32_t q_batch, q_head, q_row, k_batch, k_head, k_row, v_batch, v_head, v_row, g_batch, g_head, g_row;
 };
 
@@ -56,6 +56,7 @@ static struct push describe(const struct hk_step *step, const struct hk_operand 
         .heads = (uint32_t)q->shape[1],
         .shared_by = (uint32_t)(q->shape[1] / k->shape[1]),
         .scale = attrs->scale,
+        .key_parts = 1,
         .q_batch = (uint32_t)q->stride[0],
         .q_head = (uint32_t)q->stride[1],
         .q_row = (uint32_t)q->stride[2],
@@ -77,14 +78,17 @@ static const struct variant {
     uint32_t registers; /* that an invocation needs */
     int64_t most_depth; /* D; a row of it is in an invocation's registers, and long to compile */
     const char *forward, *dq, *dkv; /* NULL: another row has that pass */
-    uint32_t invocations, tile; /* tile: rows (queries, or keys for dkv) of a workgroup */
-    uint32_t chunk;    /* of D that is staged at once: its products are unrolled, and take registers */
+    uint32_t invocations, tile; /* tile: rows (queries, or keys for dkv) of a workgroup; 1: for few queries, keys in parts */
+    uint32_t chunk;    /* of D that is staged at once: its products are unrolled, and take registers; for single queries the
+                          invocations that share a key */
     int64_t dkv_depth; /* what a workgroup of dkv has of D, as both results take registers: deeper ones are shared */
     enum hk_dtype dtype; /* of the cooperative matrices; HK_F32: made without */
     uint32_t subgroups;  /* with cooperative matrices, 16 rows each */
     int64_t least_queries;
     uint32_t columns;    /* with matrices of whole workgroups: tile rows of that many columns */
 } variants[] = {
+    {true, 0, ATTENTION_MAX_DEPTH, "attention_few", NULL, NULL, 8, 1, 1, 128, HK_F32, 0, 0, 0},
+    {false, 0, ATTENTION_MAX_DEPTH, "attention_few", NULL, NULL, 128, 1, 8, 128, HK_F32, 0, 0, 0},
 #define WORKGROUP(forward_depth, depth, invocations, rows, columns, queries)                                              \
     WIDE(forward_depth, "attention_cooperative2", NULL, NULL, HK_F16, invocations, rows, columns, queries),               \
         WIDE(forward_depth, "attention_cooperative2_bf16", NULL, NULL, HK_BF16, invocations, rows, columns, queries),     \
@@ -164,10 +168,15 @@ static bool can_be_wide(const struct variant *v, const struct hk_limits *limits,
     return found && aligned;
 }
 
+/* Up to so many queries, each is worth reading all its keys. On processors attention_rows, where a head is not too deep for it,
+   has more of them at once. */
+static int64_t few_queries(const struct hk_limits *limits, int64_t depth) { return limits->software && depth <= 64 ? 2 : 4; }
+
 static bool is_usable(const struct variant *v, const struct hk_limits *limits, const struct hk_step *step, bool forward) {
     const struct hk_operand *q = &step->inputs[ATTENTION_Q];
     if ((v->software && !limits->software) || q->shape[3] > v->most_depth || v->registers > limits->registers) return false;
     if (!(forward ? v->forward : v->dq)) return false;
+    if (v->tile == 1 && q->shape[2] > few_queries(limits, q->shape[3])) return false;
     if (v->columns) return v->dtype == q->dtype && can_be_wide(v, limits, step);
     return v->dtype == HK_F32 || (v->dtype == q->dtype && find_matrix(v, limits, q->shape[3]));
 }
@@ -245,6 +254,7 @@ static hk_status record(struct hk_recorder *recorder, const struct kernel *kerne
     d.spec[4] = kernel->chunk;
     d.spec[5] = parts;
     d.spec[6] = step->inputs[ATTENTION_Q].dtype;
+    if (kernel->tile == 1) d.spec[d.n_spec++] = kernel->invocations;
     if (kernel->variant && kernel->variant->subgroups) add_matrices(&d, kernel, recorder->limits);
     if (kernel->variant && kernel->variant->columns) {
         d.spec[d.n_spec++] = kernel->tile;
@@ -265,34 +275,95 @@ static double slice_flops(const struct hk_operand *q, const struct hk_operand *k
 
 /* ---- Forward ---- */
 
-enum { F_Q, F_K, F_V, F_POSITION, F_OUT, F_LSE };
+enum { F_Q, F_K, F_V, F_POSITION, F_OUT, F_LSE, F_PARTS, F_PARTS_LSE };
+
+/* In how many parts, by doubling, workgroups with a query each have its keys: so many that all processors have work while some
+   of it waits for memory, and not so many that combining them is as much. */
+static int64_t key_parts(const struct hk_limits *limits, const int64_t *q, const int64_t *k) {
+    enum { MOST = 32, LEAST_KEYS = 256, AT_ONCE = 4 };
+    const int64_t groups = q[0] * q[1] * q[2];
+    int64_t parts = 1;
+    while (q[2] <= few_queries(limits, q[3]) && parts < MOST && groups * parts < AT_ONCE * (int64_t)limits->processors &&
+           k[2] / (2 * parts) >= LEAST_KEYS)
+        parts *= 2;
+    return parts;
+}
+
+/* f32 [B, parts, H, T, D], then [B, parts, H, T]. */
+uint64_t hk_attention_scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    const int64_t *const q = call->inputs[ATTENTION_Q]->shape;
+    const int64_t parts = limits ? key_parts(limits, q, call->inputs[ATTENTION_K]->shape) : 1;
+    return parts > 1 ? (uint64_t)(q[0] * parts * q[1] * q[2] * (q[3] + 1)) * sizeof(float) : 0;
+}
+
+static void add_parts(struct operands *all, const struct hk_operand *scratch, int64_t parts) {
+    const int64_t *const q = all->of[F_Q].shape, rows = q[1] * q[2];
+    struct hk_operand *const sums = &all->of[F_PARTS], *const lse = &all->of[F_PARTS_LSE];
+    *sums = (struct hk_operand){.buffer = scratch->buffer,
+                                .offset = scratch->offset,
+                                .dtype = HK_F32,
+                                .rank = 5,
+                                .shape = {q[0], parts, q[1], q[2], q[3]},
+                                .stride = {parts * rows * q[3], rows * q[3], q[2] * q[3], q[3], 1}};
+    *lse = (struct hk_operand){.buffer = scratch->buffer,
+                               .offset = scratch->offset + (uint64_t)(q[0] * parts * rows * q[3]) * sizeof(float),
+                               .dtype = HK_F32,
+                               .rank = 4,
+                               .shape = {q[0], parts, q[1], q[2]},
+                               .stride = {parts * rows, rows, q[2], 1}};
+    all->count = F_PARTS_LSE + 1;
+}
+
+/* Of a slice, from what attention_few has made of its keys' parts. */
+static hk_status combine(const struct hk_step *step, struct hk_recorder *recorder, const struct operands *part,
+                         struct push push) {
+    const struct hk_operand *o = part->of, *q = &o[F_Q];
+    const int64_t pairs = (q->shape[3] + 1) / 2;
+    const struct kernel kernel = {.shader = "attention_parts",
+                                  .invocations = 64,
+                                  .tile = 64,
+                                  .rows = q->shape[2] * pairs,
+                                  .heads = q->shape[0] * q->shape[1],
+                                  .flops = 2.0 * (double)hk_operand_span(&o[F_PARTS]) / sizeof(float),
+                                  .count = 4,
+                                  .first_output = 2,
+                                  .bindings = {&o[F_PARTS], &o[F_PARTS_LSE], &o[F_OUT], &o[F_LSE]}};
+    return record(recorder, &kernel, step, push);
+}
 
 static hk_status forward_slice(const struct hk_step *step, struct hk_recorder *recorder, const struct operands *part) {
     const struct hk_operand *o = part->of, *q = &o[F_Q], *k = &o[F_K], *v = &o[F_V];
     const struct variant *variant = choose(recorder, step, "attention", q, k);
     const uint32_t tile = tile_rows(variant, recorder->limits, q->shape[2]);
+    const bool parts = variant->tile == 1 && part->count > F_PARTS;
+    struct push push = describe(step, q, k, v, q);
+    push.key_parts = parts ? (uint32_t)o[F_PARTS].shape[1] : 1;
     const struct kernel kernel = {.shader = variant->forward,
                                   .variant = variant,
-                                  .invocations = variant->software ? tile : variant->invocations,
+                                  .invocations = tile < variant->tile ? tile : variant->invocations,
                                   .tile = tile,
                                   .chunk = variant->chunk,
+                                  .parts = push.key_parts,
                                   .rows = q->shape[2],
                                   .heads = q->shape[0] * q->shape[1],
                                   .flops = slice_flops(q, k, 2),
                                   .count = 6,
                                   .first_output = 4,
-                                  .bindings = {q, k, v, &o[F_POSITION], &o[F_OUT], &o[F_LSE]}};
-    return record(recorder, &kernel, step, describe(step, q, k, v, q));
+                                  .bindings = {q, k, v, &o[F_POSITION], &o[parts ? F_PARTS : F_OUT],
+                                               &o[parts ? F_PARTS_LSE : F_LSE]}};
+    const hk_status status = record(recorder, &kernel, step, push);
+    return status || !parts ? status : combine(step, recorder, part, push);
 }
 
 hk_status hk_attention_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     const struct hk_operand *in = step->inputs, *out = step->outputs;
     const bool position = step->n_inputs > ATTENTION_POSITION;
-    const struct operands all = {6,
-                                 {in[ATTENTION_Q], in[ATTENTION_K], in[ATTENTION_V],
-                                  position ? in[ATTENTION_POSITION] : in[ATTENTION_Q], out[ATTENTION_OUT],
-                                  out[ATTENTION_LSE]}};
+    struct operands all = {6,
+                           {in[ATTENTION_Q], in[ATTENTION_K], in[ATTENTION_V],
+                            position ? in[ATTENTION_POSITION] : in[ATTENTION_Q], out[ATTENTION_OUT], out[ATTENTION_LSE]}};
     const int64_t batch = in[ATTENTION_Q].shape[0];
+    const int64_t parts = key_parts(recorder->limits, in[ATTENTION_Q].shape, in[ATTENTION_K].shape);
+    if (parts > 1) add_parts(&all, &step->scratch, parts);
     const int64_t size = slice_size(&all, recorder->limits, batch);
     if (size == 0) return HK_ERROR_UNSUPPORTED;
     for (int64_t b = 0; b < batch; b += size) {
