@@ -43,10 +43,12 @@ TENSOR tensor_of(uint rows, uint stride) {
     return setTensorLayoutStrideNV(t, stride / 8 * 8, 1);
 }
 
-// What becomes an operand of the next product, or a result, is rounded to the nearest element first: drivers may cut off the
-// digits that bf16 has not.
+// What becomes an operand of the next product, or a result, is rounded to the nearest element first, as NVIDIA's driver cuts off
+// what bf16 has no digits for. Of two elements that are as near it takes the larger; a NaN stays one.
 #ifdef BF16_ELEMENTS
-float nearest(const in uint row, const in uint column, const in float x) { return uintBitsToFloat(bf16_from_f32(x) << 16); }
+float nearest(const in uint row, const in uint column, const in float x) {
+    return isnan(x) ? x : uintBitsToFloat(floatBitsToUint(x) + 0x8000u);
+}
 #define ROUND(x) coopMatPerElementNV(x, x, nearest);
 #else
 #define ROUND(x)

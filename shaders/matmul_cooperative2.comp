@@ -34,8 +34,9 @@ coopmat<float, gl_ScopeWorkgroup, BM, BN, gl_MatrixUseAccumulator> sum;
 
 uint stride_of(uint stride, uint width) { return stride / width * width; }
 
-// Adds the product of BM rows from row0 and BN columns from column0. MODE says what is read past the ends of the operands.
-#define MULTIPLY(MODE)                                                                                             \
+// Adds the product of BM rows from row0 and BN columns from column0, for k from first to end. MODE says what is read past the ends
+// of the operands: reading within them is faster.
+#define MULTIPLY(MODE, first, end)                                                                                 \
     {                                                                                                              \
         tensorLayoutNV<2, MODE> in_a = createTensorLayoutNV(2, MODE), in_b = createTensorLayoutNV(2, MODE);        \
         const uint row_a = stride_of(A_ALONG_K ? p.a_row : p.a_column, A_WIDTH);                                   \
@@ -44,7 +45,7 @@ uint stride_of(uint stride, uint width) { return stride / width * width; }
         in_b = setTensorLayoutDimensionNV(in_b, B_ALONG_N ? p.k : p.n, B_ALONG_N ? p.n : p.k);                     \
         in_a = setTensorLayoutStrideNV(in_a, row_a, 1);                                                            \
         in_b = setTensorLayoutStrideNV(in_b, row_b, 1);                                                            \
-        for (uint k = 0; k < p.k; k += BK) {                                                                       \
+        for (uint k = first; k < end; k += BK) {                                                                   \
             coopmat<ELEMENT, gl_ScopeWorkgroup, BM, BK, gl_MatrixUseA> x;                                          \
             coopmat<ELEMENT, gl_ScopeWorkgroup, BK, BN, gl_MatrixUseB> y;                                          \
             if (A_ALONG_K) coopMatLoadTensorNV(x, a16, from_a, sliceTensorLayoutNV(in_a, row0, BM, k, BK));        \
@@ -75,8 +76,9 @@ void main() {
 
     sum = coopmat<float, gl_ScopeWorkgroup, BM, BN, gl_MatrixUseAccumulator>(0.0);
     if (ACCUMULATE) coopMatLoadTensorNV(sum, c, to_c, in_c);
-    if (row0 + BM <= p.m && column0 + BN <= p.n && p.k % BK == 0) MULTIPLY(gl_CooperativeMatrixClampModeUndefinedNV)
-    else MULTIPLY(gl_CooperativeMatrixClampModeConstantNV)
+    const uint within = row0 + BM <= p.m && column0 + BN <= p.n ? p.k / BK * BK : 0;
+    MULTIPLY(gl_CooperativeMatrixClampModeUndefinedNV, 0, within)
+    MULTIPLY(gl_CooperativeMatrixClampModeConstantNV, within, p.k)
     if (BIAS) coopMatPerElementNV(sum, sum, biased, column0);
     coopMatStoreTensorNV(sum, c, to_c, in_c);
 }

@@ -98,7 +98,7 @@ static bool add_gradients(struct op_run *run, const struct op_bench *b, struct h
     int n = 0;
     run->weights = hk_tensor_create(run->device, HK_F32, hk_value_shape(result));
     if (!run->weights || !write_numbers(run->weights, 31, false, 0)) return false;
-    struct hk_value *weighted = hk_mul(result, hk_leaf(hk_value_graph(result), run->weights));
+    struct hk_value *weighted = hk_mul(hk_cast(result, HK_F32), hk_leaf(hk_value_graph(result), run->weights));
     for (int i = 0; i < b->row->n_inputs; i++)
         if (hk_value_dtype(in[i]) != HK_I32) of[n++] = in[i];
     if (hk_gradients(hk_sum(weighted, HK_ALL_AXES, false), of, n, gradients) != HK_OK) return false;

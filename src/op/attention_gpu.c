@@ -98,9 +98,8 @@ static const struct variant {
              columns, queries)
 #define WIDE(depth, forward, dq, dkv, dtype, invocations, rows, columns, queries)                                         \
     {false, 0, depth, forward, dq, dkv, invocations, rows, 0, ATTENTION_MAX_DEPTH, dtype, 0, queries, columns}
-    WORKGROUP(128, 64, 128, 64, 32, 33),
-    WORKGROUP(128, 64, 128, 64, 64, 33),
-    WORKGROUP(128, 64, 256, 128, 64, 65),
+    WORKGROUP(64, 64, 128, 64, 64, 0),
+    WORKGROUP(128, 64, 128, 64, 32, 0),
     WORKGROUP(256, 128, 128, 32, 32, 0),
 #define COOPERATIVE(subgroups, queries)                                                                                 \
     MATRICES(256, "attention_cooperative", NULL, NULL, HK_F16, subgroups, queries),                                     \

@@ -36,12 +36,10 @@ static uint64_t max_range(const struct vk_device *device) {
 static uint32_t count_processors(const struct vk_device *device) {
     const char *text = getenv("HEKLA_GPU_PROCESSORS");
     if (text) return (uint32_t)HK_MAX(1, strtoul(text, NULL, 10));
+    const VkPhysicalDeviceType type = device->physical.properties.properties.deviceType;
+    if (type == VK_PHYSICAL_DEVICE_TYPE_CPU) return (uint32_t)HK_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
     if (device->physical.processors) return device->physical.processors;
-    switch (device->physical.properties.properties.deviceType) {
-    case VK_PHYSICAL_DEVICE_TYPE_CPU: return (uint32_t)HK_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
-    case VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU: return 48;
-    default: return 8;
-    }
+    return type == VK_PHYSICAL_DEVICE_TYPE_DISCRETE_GPU ? 48 : 8;
 }
 
 /* By driver: GPUs for phones have few; those of Intel and Apple, and of AMD before RDNA (which has subgroups of 32), have few for

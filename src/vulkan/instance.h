@@ -54,9 +54,9 @@ struct vk_physical {
     bool has_budget;   /* VK_EXT_memory_budget */
     bool portability;  /* VK_KHR_portability_subset: must be enabled */
     bool executable_properties; /* VK_KHR_pipeline_executable_properties, with its feature */
-    bool counts_nvidia, counts_amd; /* extensions that tell processors */
-    uint32_t processors; /* compute units; 0: unknown */
     bool cooperative_matrix, cooperative_matrix2, bfloat16; /* by the extensions' names */
+    bool nv_processors, amd_processors, arm_processors;     /* the same, of those that count them */
+    uint32_t processors;                                    /* compute units; 0: nobody says */
     struct hk_cooperative cooperative[HK_MAX_COOPERATIVE];  /* those that kernels may use */
     int n_cooperative;
     uint32_t cooperative_largest; /* m, n and k of a workgroup's */

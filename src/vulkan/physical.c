@@ -38,8 +38,9 @@ static hk_status query_extensions(const struct vk_instance *instance, struct vk_
                  {"VK_KHR_cooperative_matrix", &p->cooperative_matrix},
                  {"VK_NV_cooperative_matrix2", &p->cooperative_matrix2},
                  {"VK_KHR_shader_bfloat16", &p->bfloat16},
-                 {"VK_NV_shader_sm_builtins", &p->counts_nvidia},
-                 {"VK_AMD_shader_core_properties", &p->counts_amd}};
+                 {"VK_NV_shader_sm_builtins", &p->nv_processors},
+                 {"VK_AMD_shader_core_properties", &p->amd_processors},
+                 {"VK_ARM_shader_core_builtins", &p->arm_processors}};
     uint32_t count = 0;
     VkResult result = instance->vkEnumerateDeviceExtensionProperties(p->handle, NULL, &count, NULL);
     VkExtensionProperties *list = result == VK_SUCCESS ? calloc(count + 1, sizeof *list) : NULL;
@@ -85,17 +86,26 @@ static void query_executable_properties(const struct vk_instance *instance, stru
     p->executable_properties = executable.pipelineExecutableInfo;
 }
 
-/* How many compute units there are, as far as the vendor's extension says. */
+/* Vulkan itself has no word for them. */
 static void query_processors(const struct vk_instance *instance, struct vk_physical *p) {
-    VkPhysicalDeviceShaderSMBuiltinsPropertiesNV nvidia = {
+    VkPhysicalDeviceShaderSMBuiltinsPropertiesNV nv = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_SM_BUILTINS_PROPERTIES_NV};
-    VkPhysicalDeviceShaderCorePropertiesAMD amd = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD};
+    VkPhysicalDeviceShaderCorePropertiesAMD amd = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_PROPERTIES_AMD};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2};
-    if (p->counts_nvidia) properties.pNext = &nvidia;
-    else if (p->counts_amd) properties.pNext = &amd;
-    else return;
-    instance->vkGetPhysicalDeviceProperties2(p->handle, &properties);
-    p->processors = nvidia.shaderSMCount + amd.shaderEngineCount * amd.shaderArraysPerEngineCount * amd.computeUnitsPerShaderArray;
+    if (p->nv_processors) nv.pNext = properties.pNext, properties.pNext = &nv;
+    if (p->amd_processors) amd.pNext = properties.pNext, properties.pNext = &amd;
+#if defined(VK_ARM_shader_core_builtins)
+    VkPhysicalDeviceShaderCoreBuiltinsPropertiesARM arm = {
+        .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_SHADER_CORE_BUILTINS_PROPERTIES_ARM};
+    if (p->arm_processors) arm.pNext = properties.pNext, properties.pNext = &arm;
+#endif
+    if (properties.pNext) instance->vkGetPhysicalDeviceProperties2(p->handle, &properties);
+    p->processors = nv.shaderSMCount;
+    if (!p->processors) p->processors = amd.shaderEngineCount * amd.shaderArraysPerEngineCount * amd.computeUnitsPerShaderArray;
+#if defined(VK_ARM_shader_core_builtins)
+    if (!p->processors) p->processors = arm.shaderCoreCount;
+#endif
 }
 
 hk_status vk_physical_query(const struct vk_instance *instance, VkPhysicalDevice handle, struct vk_physical *physical) {
