@@ -21,6 +21,7 @@ FLOATS(5, lse);
 
 const uint SLICES = BLOCK > PAIRS ? BLOCK / PAIRS : 1;  // of a block's keys, for the sum of values
 const uint OWN = (PAIRS + BLOCK - 1) / BLOCK;           // pairs of elements that an invocation has
+const uint AHEAD = LANES > 1 ? 4 : 1;                   // keys at a time, so that hardware has their values on the way at once
 const uint MAXIMA = BLOCK < 16 ? BLOCK : 16;
 
 shared vec2 query[PAIRS];
@@ -50,7 +51,8 @@ void main() {
         [[unroll]] for (uint pass = 0; pass < LANES; pass++) {
             const uint key = pass * (BLOCK / LANES) + me / LANES, at = k_at(b, h, min(s0 + key, end - 1));
             vec2 score = vec2(0);
-            for (uint i = lane; i < PAIRS; i += LANES) score = fma(query[i], load_k(at, 2 * i), score);
+            [[unroll]] for (uint i = 0; i < PAIRS; i += LANES)
+                if (i + lane < PAIRS) score = fma(query[i + lane], load_k(at, 2 * (i + lane)), score);
             partial[key * (LANES + 1) + lane] = score.x + score.y;
         }
         barrier();
@@ -73,12 +75,14 @@ void main() {
         total *= factor;
         [[unroll]] for (uint i = 0; i < OWN; i++) sum[i] *= factor;
         if (slice < SLICES)
-            for (uint c = slice; c < min(BLOCK, end - s0); c += SLICES) {
-                const uint at = v_at(b, h, s0 + c);
-                total += weights[c];
-                [[unroll]] for (uint i = 0; i < OWN; i++)
-                    sum[i] = fma(vec2(weights[c]), load_v(at, 2 * min(first + i * BLOCK, PAIRS - 1)), sum[i]);
-            }
+            for (uint c0 = slice; c0 < min(BLOCK, end - s0); c0 += AHEAD * SLICES)
+                [[unroll]] for (uint j = 0; j < AHEAD; j++) {
+                    const uint c = c0 + j * SLICES, at = v_at(b, h, min(s0 + c, end - 1));
+                    const float weight = c < BLOCK ? weights[c] : 0.0; // 0 past the last key
+                    total += weight;
+                    [[unroll]] for (uint i = 0; i < OWN; i++)
+                        sum[i] = fma(vec2(weight), load_v(at, 2 * min(first + i * BLOCK, PAIRS - 1)), sum[i]);
+                }
     }
 
     if (SLICES > 1) {
