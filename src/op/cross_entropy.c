@@ -208,15 +208,16 @@ static hk_status cross_entropy_backward_gpu(const struct hk_step *step, struct h
         int32_t ignore_index;
         float smoothing;
     } push = {.ignore_index = a->ignore_index, .smoothing = a->smoothing};
-    enum { STRETCH = 4 };
+    enum { FOURS = 4 }; /* per invocation */
     const struct hk_operand *x = &step->inputs[0];
     const int64_t rows = row_count(x), width = row_width(x), window = row_window(recorder, width * 4);
     if (window == 0) return HK_ERROR_UNSUPPORTED;
-    const uint32_t workgroup = row_workgroup(recorder, width), tile = workgroup * STRETCH;
-    push.width = (uint32_t)width, push.tiles = (uint32_t)((width + tile - 1) / tile);
+    const uint32_t workgroup = row_workgroup(recorder, width), tile = workgroup * FOURS * 4;
+    /* a row may begin three words after a multiple of four */
+    push.width = (uint32_t)width, push.tiles = (uint32_t)((width + 3 + tile - 1) / tile);
     for (int64_t first = 0; first < rows; first += window) {
         const int64_t count = HK_MIN(window, rows - first);
-        struct hk_dispatch d = {.shader = "cross_entropy_backward", .spec = {workgroup, a->ignore != 0, STRETCH}, .n_spec = 3};
+        struct hk_dispatch d = {.shader = "cross_entropy_backward", .spec = {workgroup, a->ignore != 0, FOURS}, .n_spec = 3};
         push.rows = (uint32_t)count;
         HK_PUSH(&d, push);
         bind_rows(&d, x, width * 4, first, count, HK_READ, 0);
