@@ -53,6 +53,10 @@ static const struct hk_case layer_norm_cases[] = {
 };
 static const struct hk_case layer_norm_backward_cases[] = {
     {.name = "odd sizes", .inputs = {F32(3, 5, 37), F32(37), F32(37)}, .n_inputs = 3, .build = build_layer_norm, .gradient = true},
+    {.name = "rows of whole fours", .inputs = {F32(131, 132), F32(132), F32(132)}, .n_inputs = 3, .build = build_layer_norm,
+     .gradient = true},
+    {.name = "long parts", .inputs = {F32(2500, 12), F32(12), F32(12)}, .n_inputs = 3, .build = build_layer_norm,
+     .gradient = true},
     {.name = "several parts of rows", .inputs = {F32(67, 9), F32(9), F32(9)}, .n_inputs = 3, .build = build_layer_norm,
      .gradient = true},
     {.name = "rows longer than a workgroup", .inputs = {F32(1, 515), F32(515), F32(515)}, .n_inputs = 3,
@@ -67,6 +71,7 @@ static const struct hk_case rms_norm_cases[] = {
 };
 static const struct hk_case rms_norm_backward_cases[] = {
     {.name = "odd sizes", .inputs = {F32(3, 5, 37), F32(37)}, .n_inputs = 2, .build = build_rms_norm, .gradient = true},
+    {.name = "rows of whole fours", .inputs = {F32(67, 132), F32(132)}, .n_inputs = 2, .build = build_rms_norm, .gradient = true},
     {.name = "several parts of rows", .inputs = {F32(67, 9), F32(9)}, .n_inputs = 2, .build = build_rms_norm, .gradient = true},
     {.name = "rows longer than a workgroup", .inputs = {F32(1, 515), F32(515)}, .n_inputs = 2, .build = build_rms_norm,
      .gradient = true},
@@ -83,6 +88,6 @@ static const struct hk_refusal rms_norm_refusals[] = {
 };
 
 const struct hk_case_set hk_cases_layer_norm = {layer_norm_cases, 7, layer_norm_refusals, 3};
-const struct hk_case_set hk_cases_layer_norm_backward = {layer_norm_backward_cases, 4, NULL, 0};
+const struct hk_case_set hk_cases_layer_norm_backward = {layer_norm_backward_cases, 6, NULL, 0};
 const struct hk_case_set hk_cases_rms_norm = {rms_norm_cases, 3, rms_norm_refusals, 1};
-const struct hk_case_set hk_cases_rms_norm_backward = {rms_norm_backward_cases, 3, NULL, 0};
+const struct hk_case_set hk_cases_rms_norm_backward = {rms_norm_backward_cases, 4, NULL, 0};

@@ -27,6 +27,10 @@ uint32_t hk_binding_rest(const struct hk_operand *operand) {
     return (uint32_t)(operand->offset % 4 / hk_dtype_size(operand->dtype));
 }
 
+bool hk_binds_fours(const struct hk_recorder *recorder, const struct hk_operand *operand) {
+    return operand->offset % recorder->limits->offset_align % 16 == 0;
+}
+
 void hk_groups(const struct hk_recorder *recorder, struct hk_dispatch *dispatch, uint64_t count) {
     const uint64_t limit = recorder->limits->max_groups;
     const uint64_t rows = (count + limit - 1) / limit;

@@ -18,6 +18,9 @@ void hk_bind_range(struct hk_dispatch *dispatch, const struct hk_operand *operan
                    int push_word);
 uint32_t hk_binding_rest(const struct hk_operand *operand);
 
+/* Whether the base that the kernel gets is a multiple of four words, so that it may read and write four at once. */
+bool hk_binds_fours(const struct hk_recorder *recorder, const struct hk_operand *operand);
+
 /* Sets the groups for `count` workgroups on a grid whose x is at most the device's limit: shaders take
    gl_WorkGroupID.y * gl_NumWorkGroups.x + gl_WorkGroupID.x and leave when it is >= their count. */
 void hk_groups(const struct hk_recorder *recorder, struct hk_dispatch *dispatch, uint64_t count);

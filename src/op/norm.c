@@ -313,6 +313,11 @@ static struct norm_backward_operands backward_operands(const struct hk_step *ste
                                            .width = row_width(&in[1])};
 }
 
+/* Kernels of sums over rows: invocations side by side, and how many share out what each of them adds, for hardware to have
+   enough at work. */
+enum { ACROSS = 32 };
+static uint32_t lanes_of(const struct hk_recorder *recorder) { return recorder->limits->software ? 1 : 8; }
+
 static hk_status record_weight_parts(const struct hk_step *step, struct hk_recorder *recorder, int64_t per_part) {
     struct {
         uint32_t base_dy, base_x, base_mean, base_rstd, base_parts;
@@ -325,12 +330,14 @@ static hk_status record_weight_parts(const struct hk_step *step, struct hk_recor
     const int64_t window = row_window(recorder, width * 4) / per_part * per_part;
     if (window == 0) return hk_fail(HK_ERROR_UNSUPPORTED, "%s: rows of %lld elements are too long for this device",
                                     step->op->name, (long long)width);
-    const uint32_t workgroup = 64;
+    const bool fours = width % 4 == 0 && hk_binds_fours(recorder, o.dy) && hk_binds_fours(recorder, o.x) &&
+                       hk_binds_fours(recorder, &step->scratch);
+    const uint32_t lanes = lanes_of(recorder);
     for (int64_t first = 0; first < o.rows; first += window) {
         const int64_t count = HK_MIN(window, o.rows - first), parts = (count + per_part - 1) / per_part;
-        struct hk_dispatch d = {.shader = "norm_weight_backward", .spec = {workgroup, o.centered}, .n_spec = 2};
+        struct hk_dispatch d = {.shader = "norm_weight_backward", .spec = {ACROSS * lanes, o.centered, fours, lanes}, .n_spec = 4};
         push.rows = (uint32_t)count, push.width = (uint32_t)width;
-        push.tiles = (uint32_t)((width + workgroup - 1) / workgroup);
+        push.tiles = (uint32_t)((width + ACROSS * 4 - 1) / (ACROSS * 4));
         push.groups = push.tiles * (uint32_t)parts;
         HK_PUSH(&d, push);
         bind_rows(&d, o.dy, width * 4, first, count, HK_READ, 0);
@@ -345,18 +352,19 @@ static hk_status record_weight_parts(const struct hk_step *step, struct hk_recor
     return HK_OK;
 }
 
-static hk_status record_sum_parts(const struct hk_step *step, struct hk_recorder *recorder, int sum, int64_t parts) {
+static hk_status record_sum_parts(const struct hk_step *step, struct hk_recorder *recorder, int64_t parts) {
     const int64_t width = row_width(&step->inputs[1]), sums = step->n_outputs - 1;
     struct {
-        uint32_t base_parts, base_y;
-        uint32_t width, count, stride;
-    } push = {.width = (uint32_t)width, .count = (uint32_t)parts, .stride = (uint32_t)(sums * width)};
-    struct hk_dispatch d = {.shader = "sum_parts", .spec = {64}, .n_spec = 1};
+        uint32_t base_parts, base_y, base_z;
+        uint32_t width, sums, count;
+    } push = {.width = (uint32_t)width, .sums = (uint32_t)sums, .count = (uint32_t)parts};
+    const uint32_t lanes = lanes_of(recorder);
+    struct hk_dispatch d = {.shader = "sum_parts", .spec = {ACROSS * lanes, lanes}, .n_spec = 2};
     HK_PUSH(&d, push);
-    hk_bind_range(&d, &step->scratch, (uint64_t)(sum * width * 4),
-                  (uint64_t)(((HK_MAX(parts, 1) - 1) * sums + 1) * width * 4), HK_READ, 0);
-    hk_bind(&d, &step->outputs[1 + sum], HK_WRITE, 1);
-    hk_groups(recorder, &d, (uint64_t)(width + 63) / 64);
+    hk_bind_range(&d, &step->scratch, 0, (uint64_t)(HK_MAX(parts, 1) * sums * width * 4), HK_READ, 0);
+    hk_bind(&d, &step->outputs[1], HK_WRITE, 1);
+    hk_bind(&d, &step->outputs[sums], HK_WRITE, 2);
+    hk_groups(recorder, &d, (uint64_t)(sums * width + ACROSS - 1) / ACROSS);
     return recorder->record(recorder, &d);
 }
 
@@ -391,8 +399,7 @@ static hk_status norm_backward_gpu(const struct hk_step *step, struct hk_recorde
     const int64_t rows = row_count(&step->inputs[1]), width = row_width(&step->inputs[1]);
     if (width == 0) return HK_OK;
     hk_status status = record_weight_parts(step, recorder, rows_per_part(rows, width));
-    for (int sum = 0; !status && sum + 1 < step->n_outputs; sum++)
-        status = record_sum_parts(step, recorder, sum, part_count(rows, width));
+    if (!status) status = record_sum_parts(step, recorder, part_count(rows, width));
     return status ? status : record_norm_backward(step, recorder);
 }
 
