@@ -8,7 +8,6 @@
 layout(push_constant) uniform Push {
     uint base_dy, base_index, base_y;
     uint count, width;
-    uint tiles; // unused
     int first_row, rows;
 } p;
 

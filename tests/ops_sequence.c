@@ -49,6 +49,10 @@ static const struct hk_case embedding_backward_cases[] = {
     {.name = "several chunks of positions", .inputs = {F32(5, 3), I32(5, 500)}, .n_inputs = 2, .build = build_embedding,
      .gradient = true},
     {.name = "wide rows", .inputs = {F32(2, 300), I32(2, 7)}, .n_inputs = 2, .build = build_embedding, .gradient = true},
+    {.name = "wider rows, each of few positions", .inputs = {F32(50, 1028), I32(50, 19)}, .n_inputs = 2,
+     .build = build_embedding, .gradient = true},
+    {.name = "rows of whole fours", .inputs = {F32(3, 12), I32(3, 300)}, .n_inputs = 2, .build = build_embedding,
+     .gradient = true},
     {.name = "a table used twice", .inputs = {F32(9, 6), I32(9, 14)}, .n_inputs = 2, .build = build_tied, .gradient = true},
     {.name = "a gradient that two share", .inputs = {F32(9, 6), I32(9, 14), F32(9, 6)}, .n_inputs = 3,
      .build = build_tied_sum, .gradient = true},
@@ -61,7 +65,7 @@ static const struct hk_refusal embedding_refusals[] = {
 };
 
 const struct hk_case_set hk_cases_embedding = SET(embedding_cases, embedding_refusals);
-const struct hk_case_set hk_cases_embedding_backward = {embedding_backward_cases, 6, NULL, 0};
+const struct hk_case_set hk_cases_embedding_backward = {embedding_backward_cases, 8, NULL, 0};
 
 /* ---- Rope ---- */
 

@@ -169,11 +169,9 @@ static hk_status record_copy(const struct hk_step *step, struct hk_recorder *rec
 }
 
 static hk_status embedding_backward_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
-    enum { WORKGROUP = 64, COLUMNS = 4 * WORKGROUP };
     struct {
         uint32_t base_dy, base_index, base_y;
         uint32_t count, width;
-        uint32_t tiles;
         int32_t first_row, rows;
     } push = {0};
     const struct hk_operand *dy = &step->inputs[1], *to = &step->outputs[0];
@@ -181,21 +179,21 @@ static hk_status embedding_backward_gpu(const struct hk_step *step, struct hk_re
     if (rows == 0 || width == 0) return HK_OK;
     const int64_t window = row_window(recorder, width * 4);
     if (window == 0) return HK_ERROR_UNSUPPORTED;
-    const uint32_t bits = rows <= 512 ? 4 : 32; /* in a small table most positions find an earlier one soon, and leave */
+    const bool fours = width % 4 == 0 && hk_binds_fours(recorder, dy) && hk_binds_fours(recorder, to);
     const bool by_columns = recorder->limits->software && positions > 512;
     hk_status status = record_copy(step, recorder);
-    push.width = (uint32_t)width, push.tiles = (uint32_t)((width + COLUMNS - 1) / COLUMNS);
+    push.width = (uint32_t)width;
     for (int64_t first = 0; !status && first < positions; first += window) {
         for (int64_t row = 0; !status && row < rows; row += window) {
             const int64_t count = HK_MIN(window, positions - first), here = HK_MIN(window, rows - row);
-            struct hk_dispatch d = {.shader = "embedding_backward", .spec = {WORKGROUP, WORKGROUP, bits}, .n_spec = 3};
+            struct hk_dispatch d = {.shader = "embedding_backward", .spec = {256, fours}, .n_spec = 2};
             if (by_columns) d = (struct hk_dispatch){.shader = "embedding_backward_columns", .spec = {8}, .n_spec = 1};
             push.count = (uint32_t)count, push.first_row = (int32_t)row, push.rows = (int32_t)here;
             HK_PUSH(&d, push);
             bind_rows(&d, dy, width * 4, first, count, HK_READ, 0);
             bind_rows(&d, &step->inputs[2], 4, first, count, HK_READ, 1);
             bind_rows(&d, to, width * 4, row, here, HK_READ | HK_WRITE, 2);
-            hk_groups(recorder, &d, by_columns ? (uint64_t)(width + 7) / 8 : (uint64_t)count * push.tiles);
+            hk_groups(recorder, &d, by_columns ? (uint64_t)(width + 7) / 8 : (uint64_t)count);
             d.bytes = 12.0 * (double)count * (double)width;
             status = recorder->record(recorder, &d);
         }
