@@ -124,6 +124,7 @@ const struct op_row op_rows[] = {
      .least_sizes = 4,
      .most_sizes = 5,
      .n_inputs = 3,
+     .rounds = true,
      .input = heads,
      .build = build_attention,
      .flops = flops_attention},

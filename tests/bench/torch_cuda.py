@@ -83,8 +83,8 @@ OPS = {
 }
 
 
-def median_ms(run):
-    """Of portions of runs that take about 10 ms each, for a second."""
+def median_ms(run, seconds):
+    """Of portions of runs that take about 10 ms each."""
     def portion(repeats):
         begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         begin.record()
@@ -97,7 +97,7 @@ def median_ms(run):
     for _ in range(3):
         once = portion(1)
     repeats = max(1, int(10 / max(once, 1e-3)))
-    times, stop = [], time.monotonic() + 1
+    times, stop = [], time.monotonic() + seconds
     while len(times) < 3 or time.monotonic() < stop:
         times.append(portion(repeats))
     return sorted(times)[len(times) // 2], min(times)
@@ -111,10 +111,10 @@ def measure_op(row, left):
         inputs = [x.requires_grad_() for x in inputs]
         weights = torch.rand_like(function(*inputs).detach())
         run = lambda: torch.autograd.grad(function(*inputs), inputs, weights)
-        ms, least = median_ms(run)
+        ms, least = median_ms(run, row.seconds)
     else:
         with torch.no_grad():
-            ms, least = median_ms(lambda: function(*inputs))
+            ms, least = median_ms(lambda: function(*inputs), row.seconds)
     return {"ms": round(ms, 4), "ms_min": round(least, 4)}
 
 
@@ -140,6 +140,7 @@ def parse(line):
         parser.add_argument("--" + name, default=default)
     for name, default in [("batch", 0), ("length", 0), ("steps", 10)]:
         parser.add_argument("--" + name, type=int, default=default)
+    parser.add_argument("--seconds", type=float, default=1)
     parser.add_argument("--gradient", action="store_true")
     return parser.parse_known_args(shlex.split(line))[0]
 
