@@ -28,8 +28,8 @@ layout(constant_id = 11) const uint WN = 32;
 layout(constant_id = 12) const uint MM = 16; // multiples of 8, as all sizes above
 layout(constant_id = 13) const uint MN = 16;
 layout(constant_id = 14) const uint MK = 16;
-// How an operand is read: 8 elements at once where all its rows begin and end at multiples of 16 bytes, 2 where at those of a
-// word, else 1.
+// How an operand is read: 8 elements at once where all its rows begin and end at multiples of 16 bytes, else by words: 2 where
+// they begin and end at those, else 1.
 layout(constant_id = 15) const uint A_WIDTH = 1;
 layout(constant_id = 16) const uint B_WIDTH = 1;
 layout(constant_id = 17) const bool WHOLE = false; // c can be stored by whole matrices: aligned, and nothing to add
@@ -39,20 +39,18 @@ layout(set = 0, binding = 1, std430) restrict readonly buffer Eights_b { uvec4 b
 
 const uint SUBGROUPS = (BM / WM) * (BN / WN), LANES = gl_WorkGroupSize.x / SUBGROUPS;
 
-uint half_of(uint word, uint i) { return i % 2 == 0 ? word & 0xffffu : word >> 16; }
-
-// Elements i .. i + 7 of a buffer, of which there are `left`; 0 for the others.
-#define CHUNK(name, words, eights, WIDTH)                                                                     \
-    uvec4 name(uint i, uint left) {                                                                           \
-        if (WIDTH == 8) return eights[i / 8];                                                                 \
-        uvec4 chunk = uvec4(0);                                                                               \
-        [[unroll]] for (uint e = 0; e < 8; e += 2) {                                                          \
-            if (e >= left) break;                                                                             \
-            if (WIDTH == 2) chunk[e / 2] = words[(i + e) / 2];                                                \
-            else chunk[e / 2] = half_of(words[(i + e) / 2], i + e);                                           \
-            if (WIDTH == 1 && e + 1 < left) chunk[e / 2] |= half_of(words[(i + e + 1) / 2], i + e + 1) << 16; \
-        }                                                                                                     \
-        return chunk;                                                                                         \
+// Elements i .. i + 7 of a buffer, of which there are `left`; 0 for the others. Where they begin within a word, they lie in five.
+#define CHUNK(name, words, eights, WIDTH)                                                            \
+    uvec4 name(uint i, uint left) {                                                                  \
+        if (WIDTH == 8) return eights[i / 8];                                                        \
+        const uint odd = WIDTH == 1 ? i % 2 : 0, end = min(left, 8) + odd;                           \
+        uint word[5];                                                                                \
+        [[unroll]] for (uint e = 0; e < 5; e++) word[e] = 2 * e < end ? words[i / 2 + e] : 0;        \
+        uvec4 chunk = uvec4(word[0], word[1], word[2], word[3]);                                     \
+        if (odd == 1) chunk = chunk >> 16 | uvec4(word[1], word[2], word[3], word[4]) << 16;         \
+        const uvec4 first = uvec4(0, 2, 4, 6);                                                       \
+        chunk &= mix(uvec4(0xffffu), uvec4(0xffffffffu), lessThan(first + 1, uvec4(left)));          \
+        return mix(uvec4(0), chunk, lessThan(first, uvec4(left)));                                   \
     }
 CHUNK(chunk_of_a, a, a8, A_WIDTH)
 CHUNK(chunk_of_b, b, b8, B_WIDTH)

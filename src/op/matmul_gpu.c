@@ -158,14 +158,6 @@ static bool is_usable(const struct kernel *kernel, const struct product *p, cons
     return kernel->needs != COOPERATIVE || find_matrix(kernel, p, limits);
 }
 
-/* Whether matrices of subgroups would be read element by element, which those of workgroups are not. */
-static bool is_better_wide(const struct kernel *kernel, const struct product *p, const struct hk_limits *limits) {
-    bool wide = false;
-    if (kernel->needs != COOPERATIVE) return false;
-    for (size_t i = 0; i < HK_LENGTH(kernels); i++) wide = wide || (kernels[i].needs == WORKGROUP && is_usable(&kernels[i], p, limits));
-    return wide && (read_width(p, A, dense_axis(p, A)) < 8 || read_width(p, B, dense_axis(p, B)) < 8);
-}
-
 static int64_t count_tiles(const struct kernel *kernel, const struct product *p) {
     return divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
 }
@@ -195,7 +187,6 @@ static const struct kernel *find_standard(const struct product *p, const struct 
     const struct kernel *kernel = kernels, *const last = kernels + HK_LENGTH(kernels) - 1;
     for (; kernel < last; kernel++) {
         if (!is_usable(kernel, p, limits) || (kernel->needs == SOFTWARE) != limits->software) continue;
-        if (is_better_wide(kernel, p, limits)) continue;
         if (!kernel->fill || count_tiles(kernel, p) * count_parts(kernel, p, limits) >= limits->processors) break;
     }
     return kernel;
