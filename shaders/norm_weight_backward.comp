@@ -1,7 +1,7 @@
 // Gradients of layer norm's and RMS norm's weight (and bias), first half: part k sums its rows_per_part rows,
 //     parts[k][0][c] = sum of dy * (x - mean) * rstd,        parts[k][1][c] = sum of dy (layer norm alone).
-// A workgroup does 128 neighbouring columns of a part, an invocation four of them in every LANES-th row; their sums are added in
-// order. sum_parts.comp is the second half.
+// A workgroup does 128 neighbouring columns of a part, an invocation four of them in every LANES-th row; their sums are added
+// in order. sum_parts.comp is the second half.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require

@@ -1,21 +1,24 @@
 // y = a where condition is not 0, else b; words of strided operands. src/op/where.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
+#extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
 #define OPERANDS 4
 #define EXTRA
 #include "strided.glsl"
 
-WORDS(0, y);
-WORDS(1, condition);
-WORDS(2, a);
-WORDS(3, b);
+RESULT(0, y)
+OPERAND(1, condition)
+OPERAND(2, a)
+OPERAND(3, b)
 
 void main() {
     const uint i = item();
     if (i >= p.count) return;
-    const uint at[4] = locate_words(i);
+    const uint at[4] = locate(i), c[4] = condition_load(at[1]);
     // both are there to be read, so no branch
-    const uint u = a[at[2]], v = b[at[3]];
-    y[at[0]] = condition[at[1]] != 0u ? u : v;
+    const uint u[4] = a_load(at[2]), v[4] = b_load(at[3]);
+    uint r[4];
+    [[unroll]] for (uint k = 0; k < EACH; k++) r[k] = c[k] != 0u ? u[k] : v[k];
+    y_store(at[0], r);
 }

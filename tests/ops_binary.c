@@ -55,6 +55,7 @@ static double element(const struct hk_case *c, const double *const *in, int k, s
 #define COMMON(op, g)                                                                                                  \
     {.name = "odd sizes", .inputs = {A(HK_SHAPE(3, 5, 37)), B(HK_SHAPE(3, 5, 37))}, RUN(op), .gradient = g},           \
         {.name = "a row", .inputs = {B(HK_SHAPE(3, 5, 67)), A(HK_SHAPE(67))}, RUN(op), .gradient = g},                 \
+        {.name = "a row of whole fours", .inputs = {B(HK_SHAPE(7, 64)), A(HK_SHAPE(64))}, RUN(op)},                    \
         {.name = "a column", .inputs = {A(HK_SHAPE(9, 70)), B(HK_SHAPE(9, 1))}, RUN(op), .gradient = g},               \
         {.name = "both stretch",                                                                                       \
          .inputs = {B(HK_SHAPE(2, 1, 33)), A(HK_SHAPE(1, 5, 1))},                                                      \

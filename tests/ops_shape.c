@@ -182,6 +182,11 @@ SET(slice_backward)
 
 /* ---- concat ---- */
 
+static struct hk_value *concat_pieces(struct hk_graph *graph, struct hk_value *const *in) {
+    struct hk_value *x = hk_cast(in[0], HK_F16);
+    (void)graph;
+    return hk_concat((struct hk_value *[]){hk_slice(x, 1, 0, 11, 1), hk_slice(x, 1, 11, 16, 1)}, 2, 1);
+}
 BUILD(concat_middle, hk_concat(in, 3, 1))
 BUILD(concat_last, hk_concat(in, 2, -1))
 BUILD(concat_bytes, hk_concat((struct hk_value *[]){hk_cast(in[0], HK_U8), hk_cast(in[1], HK_U8)}, 2, -1))
@@ -204,6 +209,7 @@ REFERENCE(concat_last_of) {
     }
 }
 static const struct hk_case concat_cases[] = {
+    {"pieces of rows of whole fours", {{HK_I32, HK_SHAPE(7, 16), -99, 99}}, 1, concat_pieces, same_of, .exact = true},
     {"three in the middle",
      {F(HK_SHAPE(2, 3, 5)), F(HK_SHAPE(2, 4, 5)), F(HK_SHAPE(2, 1, 5))},
      3,
@@ -311,7 +317,22 @@ BUILD(copy_transposed, hk_contiguous(hk_transpose(in[0])))
 BUILD(copy_bytes, hk_contiguous(hk_transpose(hk_cast(in[0], HK_U8))))
 BUILD(copy_halves, hk_contiguous(hk_transpose(hk_cast(in[0], HK_F16))))
 BUILD(copy_broadcast, hk_contiguous(hk_broadcast_to(in[0], HK_SHAPE(4, 3, 5))))
+BUILD(copy_rows, hk_contiguous(hk_permute(in[0], HK_AXES(1, 0, 2))))
+BUILD(copy_rows_of_halves, hk_contiguous(hk_permute(hk_cast(in[0], HK_F16), HK_AXES(1, 0, 2))))
+/* [A, B, C] -> [B, A, C] */
+REFERENCE(exchange_first_of) {
+    const int64_t *size = c->inputs[0].shape.size;
+    for (int64_t a = 0; a < size[0]; a++)
+        for (int64_t b = 0; b < size[1]; b++)
+            for (int64_t i = 0; i < size[2]; i++)
+                out[(b * size[0] + a) * size[2] + i] = in[0][(a * size[1] + b) * size[2] + i];
+}
 static const struct hk_case copy_cases[] = {
+    {"rows of whole fours", {F(HK_SHAPE(5, 3, 12))}, 1, copy_rows, exchange_first_of, .exact = true},
+    {"rows of halves, whole fours", {{HK_I32, HK_SHAPE(5, 3, 24), -99, 99}}, 1, copy_rows_of_halves, exchange_first_of,
+     .exact = true},
+    {"rows of halves, less than whole fours", {{HK_I32, HK_SHAPE(5, 3, 12), -99, 99}}, 1, copy_rows_of_halves,
+     exchange_first_of, .exact = true},
     {"a transposed matrix",
      {F(HK_SHAPE(37, 65))},
      1,

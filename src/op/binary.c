@@ -160,6 +160,7 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
                                            hk_broadcast_operand(&step->inputs[1], out)};
     const struct hk_strided_job job = {
         .shader = "binary",
+        .unit = 4,
         .spec = {((const struct binary_attrs *)step->attrs)->kind, step->inputs[0].dtype == HK_I32},
         .n_spec = 2,
     };

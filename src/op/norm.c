@@ -335,7 +335,8 @@ static hk_status record_weight_parts(const struct hk_step *step, struct hk_recor
     const uint32_t lanes = lanes_of(recorder);
     for (int64_t first = 0; first < o.rows; first += window) {
         const int64_t count = HK_MIN(window, o.rows - first), parts = (count + per_part - 1) / per_part;
-        struct hk_dispatch d = {.shader = "norm_weight_backward", .spec = {ACROSS * lanes, o.centered, fours, lanes}, .n_spec = 4};
+        struct hk_dispatch d = {.shader = "norm_weight_backward", .n_spec = 4,
+                                .spec = {ACROSS * lanes, o.centered, fours, lanes}};
         push.rows = (uint32_t)count, push.width = (uint32_t)width;
         push.tiles = (uint32_t)((width + ACROSS * 4 - 1) / (ACROSS * 4));
         push.groups = push.tiles * (uint32_t)parts;

@@ -58,8 +58,9 @@ static bool has_whole_words(const struct hk_operand *o) {
     return true;
 }
 
-/* Dimensions go innermost first; a rank of 0 becomes one dimension of 1. */
-static void push_strided(const struct context *c, const struct hk_operand *operands, struct hk_dispatch *d) {
+/* Dimensions go innermost first; a rank of 0 becomes one dimension of 1. The innermost counts units of so many elements, and
+   so do strides. */
+static void push_strided(const struct context *c, const struct hk_operand *operands, int64_t unit, struct hk_dispatch *d) {
     const struct hk_strided_job *job = c->job;
     const int rank = operands[0].rank, n = c->count;
     uint32_t words[HK_MAX_PUSH_BYTES / 4] = {1}, *size = words + 1, *base = size + HK_STRIDED_RANK - 1,
@@ -68,9 +69,10 @@ static void push_strided(const struct context *c, const struct hk_operand *opera
     int n_extra = job->n_extra;
     for (int i = 0; i < rank; i++) {
         const int d_in = rank - 1 - i;
-        words[0] *= (uint32_t)operands[0].shape[d_in];
-        if (i < HK_STRIDED_RANK - 1) size[i] = (uint32_t)operands[0].shape[d_in];
-        for (int k = 0; k < n; k++) stride[k * HK_STRIDED_RANK + i] = (uint32_t)operands[k].stride[d_in];
+        const uint32_t length = (uint32_t)(operands[0].shape[d_in] / (i ? 1 : unit));
+        words[0] *= length;
+        if (i < HK_STRIDED_RANK - 1) size[i] = length;
+        for (int k = 0; k < n; k++) stride[k * HK_STRIDED_RANK + i] = (uint32_t)(operands[k].stride[d_in] / (i ? unit : 1));
     }
     memcpy(extra, job->extra, sizeof(uint32_t) * (size_t)n_extra);
     for (int k = 0; k < n; k++) {
@@ -94,21 +96,60 @@ static hk_status record_outer(struct context *c, const struct hk_operand *operan
     return HK_OK;
 }
 
-static hk_status record_piece(void *context, const struct hk_operand *operands) {
-    struct context *c = context;
-    if (operands[0].rank > HK_STRIDED_RANK || (c->job->by_words && !is_dense(&operands[0]) && !has_whole_words(&operands[0])))
-        return record_outer(c, operands);
-    struct hk_dispatch d = {.shader = c->job->shader, .n_spec = c->job->n_spec + 2};
+/* One dispatch. unit: see push_strided; 1: one by one, or by words. */
+static hk_status launch(const struct context *c, const struct hk_operand *operands, int64_t unit) {
+    struct hk_dispatch d = {.shader = c->job->shader, .n_spec = c->job->n_spec + 3};
     d.spec[0] = HK_ELEMENTWISE_GROUP;
     d.spec[1] = (uint32_t)HK_MAX(operands[0].rank, 1);
-    memcpy(d.spec + 2, c->job->spec, sizeof(uint32_t) * (size_t)c->job->n_spec);
-    push_strided(c, operands, &d);
-    uint64_t items = 1, per_item = HK_MAX(c->job->per_item, 1);
+    d.spec[2] = unit > 1;
+    memcpy(d.spec + 3, c->job->spec, sizeof(uint32_t) * (size_t)c->job->n_spec);
+    push_strided(c, operands, unit, &d);
+    uint64_t items = 1, per_item = unit > 1 ? (uint64_t)unit : HK_MAX(c->job->per_item, 1);
     for (int i = 0; i < operands[0].rank; i++) items *= (uint64_t)operands[0].shape[i];
     /* an output that begins within a word has one word more */
     items = (items + hk_binding_rest(&operands[0]) + per_item - 1) / per_item;
     hk_groups(c->recorder, &d, (items + HK_ELEMENTWISE_GROUP - 1) / HK_ELEMENTWISE_GROUP);
     return c->recorder->record(c->recorder, &d);
+}
+
+/* Whether all operands have runs of whole units, at addresses where four words can be read at once; a single run may end with
+   less than a unit. On a processor, loads of four words are no faster. */
+static bool has_units(const struct context *c, const struct hk_operand *operands) {
+    const int64_t unit = c->job->unit;
+    const int last = operands[0].rank - 1;
+    if (!unit || last < 0 || c->recorder->limits->software) return false;
+    if (operands[0].shape[last] < unit || (last > 0 && operands[0].shape[last] % unit)) return false;
+    for (int k = 0; k < c->count; k++) {
+        if (!hk_binds_fours(c->recorder, &operands[k]) || operands[k].stride[last] != 1) return false;
+        for (int i = 0; i < last; i++)
+            if (operands[k].stride[i] % unit) return false;
+    }
+    return true;
+}
+
+/* Elements first .. first + length of the last dimension. */
+static hk_status launch_range(const struct context *c, const struct hk_operand *operands, int64_t first, int64_t length,
+                              int64_t unit) {
+    struct hk_operand part[HK_MAX_BINDINGS];
+    const int last = operands[0].rank - 1;
+    for (int k = 0; k < c->count; k++) {
+        part[k] = operands[k];
+        part[k].offset += (uint64_t)first * hk_dtype_size(operands[k].dtype);
+        part[k].shape[last] = length;
+    }
+    return launch(c, part, unit);
+}
+
+static hk_status record_piece(void *context, const struct hk_operand *operands) {
+    struct context *c = context;
+    if (operands[0].rank <= HK_STRIDED_RANK && has_units(c, operands)) {
+        const int64_t unit = c->job->unit, length = operands[0].shape[operands[0].rank - 1], rest = length % unit;
+        const hk_status status = launch_range(c, operands, 0, length - rest, unit);
+        return status || !rest ? status : launch_range(c, operands, length - rest, rest, 1);
+    }
+    if (operands[0].rank > HK_STRIDED_RANK || (c->job->by_words && !is_dense(&operands[0]) && !has_whole_words(&operands[0])))
+        return record_outer(c, operands);
+    return launch(c, operands, 1);
 }
 
 hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job,
@@ -119,7 +160,7 @@ hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_stride
 
 hk_status hk_record_copy(struct hk_recorder *recorder, const struct hk_operand *to, const struct hk_operand *from) {
     const struct hk_operand operands[2] = {*to, *from};
-    const size_t size = hk_dtype_size(to->dtype);
+    const size_t size = hk_dtype_size(to->dtype), from_size = hk_dtype_size(from->dtype);
     const struct hk_strided_job job = {
         .shader = "cast",
         .spec = {from->dtype, to->dtype},
@@ -127,6 +168,7 @@ hk_status hk_record_copy(struct hk_recorder *recorder, const struct hk_operand *
         .rests = true,
         .by_words = size < 4,
         .per_item = (uint32_t)(4 / size),
+        .unit = size == 1 || from_size == 1 ? 0 : size == 4 && from_size == 4 ? 4 : 8,
     };
     return hk_record_strided(recorder, &job, operands, 2);
 }

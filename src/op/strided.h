@@ -17,17 +17,18 @@ struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *be
 struct hk_operand hk_inner_operand(const struct hk_operand *operand, int64_t i);
 
 /* Records a shader that includes strided.glsl over operands of one shape (operand 0 is the output), in as many
-   dispatches as windows and ranks ask for. The shader's constants: 0 workgroup, 1 rank, then spec. Its push constants:
+   dispatches as windows and ranks ask for. The shader's constants: 0 workgroup, 1 rank, 2 FOURS, then spec. Its push constants:
    those of strided.glsl, then extra. */
 struct hk_strided_job {
     const char *shader;
-    uint32_t spec[HK_MAX_SPEC - 2];
+    uint32_t spec[HK_MAX_SPEC - 3];
     int n_spec;
     uint32_t extra[6];
     int n_extra;
     bool rests;        /* each operand's hk_binding_rest follows in extra */
     bool by_words;     /* an invocation makes a word of operand 0, which must be dense or have rows of whole words */
     uint32_t per_item; /* elements that one invocation makes; 0: 1 */
+    int64_t unit;      /* with FOURS: elements that one makes, 4 or 8 where some operand's have 16 bits; 0: never */
 };
 hk_status hk_record_strided(struct hk_recorder *recorder, const struct hk_strided_job *job,
                             const struct hk_operand *operands, int count);

@@ -220,6 +220,7 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     struct hk_operand operands[3] = {step->outputs[0]};
     struct hk_strided_job job = {
         .shader = step->n_inputs == 2 ? "unary_backward" : "unary",
+        .unit = 4,
         .spec = {attrs->kind, step->outputs[0].dtype == HK_I32},
         .n_spec = step->n_inputs == 2 ? 1 : 2,
         .n_extra = 2,

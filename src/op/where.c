@@ -54,7 +54,7 @@ static void backward(struct hk_backward *b) {
 static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     struct hk_operand operands[4] = {step->outputs[0]};
     for (int k = 0; k < 3; k++) operands[k + 1] = hk_broadcast_operand(&step->inputs[k], &step->outputs[0]);
-    return hk_record_strided(recorder, &(struct hk_strided_job){.shader = "where"}, operands, 4);
+    return hk_record_strided(recorder, &(struct hk_strided_job){.shader = "where", .unit = 4}, operands, 4);
 }
 
 static void glsl(const struct hk_chunk *chunk, const char *const *in, struct hk_written *written) {
