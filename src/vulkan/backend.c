@@ -117,6 +117,11 @@ static void set_rates(struct vk_device *device) {
 
 /* ---- Opening ---- */
 
+/* Atomics are of the device's scope, which the memory model, where it is enabled, allows only with the second feature. */
+static bool has_memory_model(const struct vk_physical *p) {
+    return p->features12.vulkanMemoryModel && p->features12.vulkanMemoryModelDeviceScope;
+}
+
 /* What kernels may use, as far as the device has it. */
 static hk_status create_device(struct vk_device *device) {
     const struct vk_physical *p = &device->physical;
@@ -147,7 +152,8 @@ static hk_status create_device(struct vk_device *device) {
                                                    .storageBuffer8BitAccess = p->features12.storageBuffer8BitAccess,
                                                    .shaderFloat16 = p->features12.shaderFloat16,
                                                    .shaderInt8 = p->features12.shaderInt8,
-                                                   .vulkanMemoryModel = p->features12.vulkanMemoryModel};
+                                                   .vulkanMemoryModel = has_memory_model(p),
+                                                   .vulkanMemoryModelDeviceScope = has_memory_model(p)};
     VkPhysicalDeviceVulkan11Features features11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
                                                    .pNext = &features12,
                                                    .storageBuffer16BitAccess = p->features11.storageBuffer16BitAccess};

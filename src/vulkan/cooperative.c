@@ -36,7 +36,8 @@ static bool has_features(const struct vk_instance *instance, const struct vk_phy
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &matrix};
     instance->vkGetPhysicalDeviceFeatures2(p->handle, &features);
     const VkSubgroupFeatureFlags shuffles = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
-    return matrix.cooperativeMatrix && p->features12.vulkanMemoryModel && p->features12.shaderFloat16 &&
+    return matrix.cooperativeMatrix && p->features12.vulkanMemoryModel &&
+           p->features12.vulkanMemoryModelDeviceScope && p->features12.shaderFloat16 &&
            (p->properties11.subgroupSupportedOperations & shuffles) == shuffles;
 }
 

@@ -52,7 +52,6 @@ static const struct {
     const char *reason;
 } unreached[] = {
     {"matmul_direct", HARDWARE, "made for drivers that run on the processor"},
-    {"attention_parts", SOFTWARE, "a few workgroups are enough for a few processors"},
     {"attention_rows", HARDWARE, "made for drivers that run on the processor"},
     {"attention_rows_dq", HARDWARE, "made for drivers that run on the processor"},
     {"attention_rows_dkv", HARDWARE, "made for drivers that run on the processor"},
