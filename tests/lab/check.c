@@ -96,9 +96,10 @@ static void check_reached(struct lab *lab) {
 
 enum { LEAST_LOOP = 75 }; /* per cent of multiply-adds in the loop of a product of f32 by large tiles */
 
-/* By its specialization constants: dtypes, and what is made of c at once. */
+/* By its specialization constants: dtypes, what is made of c at once, and that operands are read in vectors. */
 static bool is_large_product(const struct lab_pipeline *p) {
-    return !strcmp(p->shader->name, "matmul") && !p->spec[5] && !p->spec[6] && p->spec[7] >= 64 && p->spec[8] >= 64;
+    return !strcmp(p->shader->name, "matmul") && !p->spec[5] && !p->spec[6] && p->spec[7] >= 64 && p->spec[8] >= 64 &&
+           p->spec[13] && p->spec[14];
 }
 
 /* Subgroups that a processor holds at once, per unit of the driver's occupancy. Of kernels with barriers it should hold two
