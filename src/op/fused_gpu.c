@@ -1,7 +1,8 @@
 /* fused on a GPU: a kernel written for the group, one invocation for an element of each operand, or for two where a
-   result has 16-bit elements: it then makes whole words, and of those at the ends the part that is its own. The text
-   depends on the steps and on how the operands lie, not on sizes, strides or the ops' numbers: those are push and
-   specialization constants. */
+   result has 16-bit elements: it then makes whole words, and of those at the ends the part that is its own. Where all
+   operands have runs of whole units of four elements (eight, where some have 16 bits), one makes a unit, by reading and
+   writing four words at once. The text depends on the steps and on how the operands lie, not on sizes, strides or the ops'
+   numbers: those are push and specialization constants. */
 #ifndef HK_ISA_NAME
 #include "op/fused.h"
 #include "op/strided.h"
@@ -44,6 +45,8 @@ struct kernel {
     enum lie lies[HK_FUSED_OPERANDS];
     bool small[HK_FUSED_OPERANDS];    /* 16-bit elements ... */
     uint32_t rest[HK_FUSED_OPERANDS]; /* ... and the first is the second one of its word */
+    int unit;                         /* elements of an invocation, of which sizes and strides are then; 1: see above */
+    bool single[HK_FUSED_OPERANDS];   /* with units: all elements of one are the same */
     int n_small_outputs;
     uint32_t out_rest; /* of all outputs with small elements */
     int base, strides; /* the first words of these */
@@ -139,6 +142,96 @@ static void write_main_of_pairs(struct kernel *k) {
     hk_write(&k->all, "}\n");
 }
 
+/* ---- The text of a kernel that makes units ---- */
+
+static int fours_of(const struct kernel *k, int operand) { return k->unit / (k->small[operand] ? 8 : 4); }
+
+static int first_stride(const struct kernel *k, int operand) {
+    int word = k->strides;
+    for (int o = 0; o < operand; o++) word += k->lies[o] == STRIDED ? k->rank : 0;
+    return word;
+}
+
+/* make(v0, v1 ..., r0, r1 ...): the group's results for one element. */
+static void write_make(struct kernel *k) {
+    const struct hk_fused *fused = k->fused;
+    hk_write(&k->body, "void make(");
+    for (int i = 0; i < fused->n_inputs; i++) hk_write(&k->body, "uint v%d, ", i);
+    for (int o = 0; o < fused->n_outputs; o++) hk_write(&k->body, "%sout uint r%d", o ? ", " : "", o);
+    hk_write(&k->body, ") {\n");
+    for (int s = 0; s < fused->n_steps; s++) write_step(k, s);
+    for (int s = 0; s < fused->n_steps; s++)
+        if (fused->steps[s].output >= 0) hk_write(&k->body, "    r%d = v%d;\n", fused->steps[s].output, fused->n_inputs + s);
+    hk_write(&k->body, "}\n");
+}
+
+/* Where the operand's f-th four of the unit is. */
+static void write_four(struct kernel *k, int operand, int f) {
+    int word = first_stride(k, operand);
+    hk_write(&k->body, "f%d[p.w[%d] / 4 + (", operand, k->base + operand);
+    write_element(k, operand, &word);
+    hk_write(&k->body, ") * %d + %d]", fours_of(k, operand), f);
+}
+
+/* x0, x1 ...: numbers that are the same in all of the unit; x0_0, x0_1 ...: fours. */
+static void write_unit_input(struct kernel *k, int value) {
+    const int o = k->fused->n_outputs + value;
+    int word = first_stride(k, o);
+    for (int f = 0; !k->single[o] && f < fours_of(k, o); f++) {
+        hk_write(&k->body, "    const uvec4 x%d_%d = ", value, f);
+        write_four(k, o, f);
+        hk_write(&k->body, ";\n");
+    }
+    if (!k->single[o]) return;
+    hk_write(&k->body, "    const uint e%d = %uu + ", value, k->rest[o]);
+    write_element(k, o, &word);
+    if (k->small[o])
+        hk_write(&k->body, ";\n    const uint x%d = bitfieldExtract(b%d[p.w[%d] + e%d / 2], int(e%d %% 2) * 16, 16);\n", value,
+                 o, k->base + o, value, value);
+    else hk_write(&k->body, ";\n    const uint x%d = b%d[p.w[%d] + e%d];\n", value, o, k->base + o, value);
+}
+
+/* The results for element e of the unit: r0_e, r1_e ... */
+static void write_call(struct kernel *k, int e) {
+    static const char component[] = "xyzw";
+    const int n_outputs = k->fused->n_outputs;
+    for (int o = 0; o < n_outputs; o++) hk_write(&k->body, "%s r%d_%d", o ? "," : "    uint", o, e);
+    hk_write(&k->body, ";\n    make(");
+    for (int v = 0; v < k->fused->n_inputs; v++) {
+        const int o = n_outputs + v;
+        if (k->single[o]) hk_write(&k->body, "x%d, ", v);
+        else if (k->small[o])
+            hk_write(&k->body, "bitfieldExtract(x%d_0.%c, %d, 16), ", v, component[e / 2], e % 2 * 16);
+        else hk_write(&k->body, "x%d_%d.%c, ", v, e / 4, component[e % 4]);
+    }
+    for (int o = 0; o < n_outputs; o++) hk_write(&k->body, "%sr%d_%d", o ? ", " : "", o, e);
+    hk_write(&k->body, ");\n");
+}
+
+static void write_unit_output(struct kernel *k, int o) {
+    for (int f = 0; f < fours_of(k, o); f++) {
+        hk_write(&k->body, "    ");
+        write_four(k, o, f);
+        hk_write(&k->body, " = uvec4(");
+        for (int c = 0; c < 4; c++) {
+            if (k->small[o]) hk_write(&k->body, "%sr%d_%d | r%d_%d << 16", c ? ", " : "", o, 2 * c, o, 2 * c + 1);
+            else hk_write(&k->body, "%sr%d_%d", c ? ", " : "", o, 4 * f + c);
+        }
+        hk_write(&k->body, ");\n");
+    }
+}
+
+static void write_main_of_units(struct kernel *k) {
+    hk_write(&k->body, "void main() {\n    const uint i = item();\n    if (i >= p.w[0]) return;\n");
+    if (k->n_strided) write_coordinates(k);
+    for (int i = 0; i < k->fused->n_inputs; i++) write_unit_input(k, i);
+    for (int e = 0; e < k->unit; e++) write_call(k, e);
+    for (int o = 0; o < k->fused->n_outputs; o++) write_unit_output(k, o);
+    hk_write(&k->body, "}\n");
+}
+
+/* ---- All of it ---- */
+
 static void write_all(struct kernel *k) {
     struct hk_written *all = &k->all;
     hk_write(all, "#version 450\n#include \"common.glsl\"\n");
@@ -148,7 +241,9 @@ static void write_all(struct kernel *k) {
     for (int c = 0; c < k->body.n_constants; c++)
         hk_write(all, "layout(constant_id = %d) const float c%d = 0.0;\n", k->body.first_constant + c, c);
     for (int o = 0; o < k->n_operands; o++) hk_write(all, "WORDS(%d, b%d);\n", o, o);
-    if (k->n_small_outputs) write_main_of_pairs(k);
+    for (int o = 0; k->unit > 1 && o < k->n_operands; o++) hk_write(all, "WORD_FOURS(%d, f%d);\n", o, o);
+    if (k->unit > 1) hk_write(all, "%s", k->body.text);
+    else if (k->n_small_outputs) write_main_of_pairs(k);
     else write_main(k);
 }
 
@@ -158,12 +253,13 @@ static void push_words(const struct kernel *k, const struct hk_operand *o, struc
     uint32_t words[PUSH_WORDS] = {1};
     int next = k->strides;
     for (int i = 0; i < k->rank; i++) {
-        words[0] *= (uint32_t)o[0].shape[k->rank - 1 - i];
-        if (k->n_strided && i + 1 < k->rank) words[1 + i] = (uint32_t)o[0].shape[k->rank - 1 - i];
+        const uint32_t size = (uint32_t)(o[0].shape[k->rank - 1 - i] / (i ? 1 : k->unit));
+        words[0] *= size;
+        if (k->n_strided && i + 1 < k->rank) words[1 + i] = size;
     }
     for (int n = 0; n < k->n_operands; n++)
         for (int i = 0; k->lies[n] == STRIDED && i < k->rank; i++)
-            words[next++] = (uint32_t)o[n].stride[k->rank - 1 - i];
+            words[next++] = (uint32_t)(o[n].stride[k->rank - 1 - i] / (i && !k->single[n] ? k->unit : 1));
     d->push_bytes = (uint32_t)next * 4;
     memcpy(d->push, words, d->push_bytes);
     for (int n = 0; n < k->n_operands; n++)
@@ -174,7 +270,12 @@ static hk_status launch(const struct job *job, struct kernel *k, const struct hk
     struct hk_dispatch d = {.shader = "fused", .spec = {HK_ELEMENTWISE_GROUP}};
     uint64_t count = 1;
     k->body.first_constant = 1;
-    write_body(k);
+    if (k->unit > 1) {
+        write_make(k);
+        write_main_of_units(k);
+    } else {
+        write_body(k);
+    }
     write_all(k);
     if (k->body.length >= sizeof k->body.text || k->all.length >= sizeof k->all.text)
         return hk_fail(HK_ERROR_INTERNAL, "fused: the kernel's text has %zu bytes", k->all.length);
@@ -183,9 +284,27 @@ static hk_status launch(const struct job *job, struct kernel *k, const struct hk
     memcpy(d.spec + 1, k->body.constants, sizeof(uint32_t) * (size_t)k->body.n_constants);
     push_words(k, o, &d);
     for (int i = 0; i < k->rank; i++) count *= (uint64_t)o[0].shape[i];
-    if (k->n_small_outputs) count = (count + k->out_rest + 1) / 2;
+    if (k->unit > 1) count /= (uint64_t)k->unit;
+    else if (k->n_small_outputs) count = (count + k->out_rest + 1) / 2;
     hk_groups(job->recorder, &d, (count + HK_ELEMENTWISE_GROUP - 1) / HK_ELEMENTWISE_GROUP);
     return job->recorder->record(job->recorder, &d);
+}
+
+/* Sets unit and single. On a processor, loads of four words are no faster. */
+static void choose_unit(struct kernel *k, const struct job *job, const struct hk_operand *operands) {
+    const int last = k->rank - 1;
+    int unit = 4;
+    bool possible = last >= 0 && !job->recorder->limits->software;
+    for (int n = 0; n < k->n_operands; n++)
+        if (k->small[n]) unit = 8;
+    for (int n = 0; n < k->n_operands && possible; n++) {
+        const struct hk_operand *o = &operands[n];
+        k->single[n] = n >= k->fused->n_outputs && o->stride[last] == 0;
+        if (k->single[n]) continue;
+        possible = o->stride[last] == 1 && hk_binds_fours(job->recorder, o);
+        for (int i = 0; i < last; i++) possible = possible && o->stride[i] % unit == 0;
+    }
+    k->unit = possible && operands[0].shape[last] % unit == 0 ? unit : 1;
 }
 
 /* One launch each for the elements of the outermost dimension. */
@@ -219,7 +338,8 @@ static hk_status record_piece(void *context, const struct hk_operand *operands) 
     }
     k.base = k.n_strided ? HK_MAX(k.rank, 1) : 1;
     k.strides = k.base + count;
-    fits = fits && hk_fused_push_words(k.rank, count, k.n_strided) <= PUSH_WORDS;
+    choose_unit(&k, job, operands);
+    fits = (fits || k.unit > 1) && hk_fused_push_words(k.rank, count, k.n_strided) <= PUSH_WORDS;
     return fits ? launch(job, &k, operands) : record_outer(job, operands, count);
 }
 

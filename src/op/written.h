@@ -7,7 +7,7 @@
 /* The statements of a kernel, and the numbers that it is specialized with: kernels that differ in those alone are one
  * text. */
 struct hk_written {
-    char text[8000];
+    char text[12000];
     size_t length; /* as it would be: text is cut where it is longer than there is room */
     uint32_t constants[HK_MAX_SPEC];
     int n_constants, first_constant; /* the first one's constant_id */
