@@ -60,6 +60,11 @@ bool test_devices_close(struct hk_device **devices, int count) {
     return silent;
 }
 
+int test_devices_end(struct hk_device **devices, int count, int failed) {
+    const bool silent = test_devices_close(devices, count);
+    return failed || !silent;
+}
+
 bool test_is_cpu(const struct hk_device *device) { return hk_device_get_info(device)->kind == HK_DEVICE_CPU; }
 
 const char *test_device_name(const struct hk_device *device) {

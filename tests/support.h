@@ -20,6 +20,11 @@ int test_devices_open(struct hk_device *devices[TEST_MAX_DEVICES]);
 /* Closes them; false, and says so, where the validation layer had anything to say. */
 bool test_devices_close(struct hk_device **devices, int count);
 
+/* The end of a program whose tests ran on them, `failed` of which failed: closes them and returns what main does, 0 only
+   if no test failed and the validation layer had nothing to say. (Not a group's tear-down: cmocka says that it failed, but
+   returns 0.) */
+int test_devices_end(struct hk_device **devices, int count, int failed);
+
 const char *test_device_name(const struct hk_device *device); /* "cpu" or the driver's name */
 bool test_is_cpu(const struct hk_device *device);
 

@@ -293,18 +293,6 @@ static void damaged_kernels_are_made_again(void **state) {
     assert_int_equal(system(command), 0);
 }
 
-static int open_devices(void **state) {
-    (void)state;
-    n_devices = test_devices_open(devices);
-    for (int d = 0; d < n_devices; d++) fusing[d] = ((struct hk_device_base *)devices[d])->fusing;
-    return 0;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    return !test_devices_close(devices, n_devices);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_become_one_kernel),
@@ -312,5 +300,7 @@ int main(void) {
         cmocka_unit_test(models_train_with_the_same_losses_in_fewer_kernels),
         cmocka_unit_test(damaged_kernels_are_made_again),
     };
-    return cmocka_run_group_tests_name("fusion", tests, open_devices, close_devices);
+    n_devices = test_devices_open(devices);
+    for (int d = 0; d < n_devices; d++) fusing[d] = ((struct hk_device_base *)devices[d])->fusing;
+    return test_devices_end(devices, n_devices, cmocka_run_group_tests_name("fusion", tests, NULL, NULL));
 }

@@ -1047,6 +1047,5 @@ int main(void) {
         cmocka_unit_test(test_a_program_counts_and_keeps_the_tensors_that_it_uses),
     };
     n_devices = test_devices_open(devices);
-    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    return failed || !test_devices_close(devices, n_devices);
+    return test_devices_end(devices, n_devices, cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -601,17 +601,6 @@ static void wrong_settings_are_refused(void **state) {
     hk_params_destroy(&params);
 }
 
-static int open_devices(void **state) {
-    (void)state;
-    n_devices = test_devices_open(devices);
-    return 0;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    return test_devices_close(devices, n_devices) ? 0 : -1;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_lose_what_16_bits_lose),
@@ -630,5 +619,6 @@ int main(void) {
         cmocka_unit_test(weights_of_16_bits_generate),
         cmocka_unit_test(wrong_settings_are_refused),
     };
-    return cmocka_run_group_tests(tests, open_devices, close_devices);
+    n_devices = test_devices_open(devices);
+    return test_devices_end(devices, n_devices, cmocka_run_group_tests(tests, NULL, NULL));
 }

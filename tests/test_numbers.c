@@ -154,6 +154,5 @@ int main(void) {
         cmocka_unit_test(casts_round_to_nearest_even),
     };
     n_devices = test_devices_open(devices);
-    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    return failed || !test_devices_close(devices, n_devices);
+    return test_devices_end(devices, n_devices, cmocka_run_group_tests(tests, NULL, NULL));
 }

@@ -304,22 +304,6 @@ static void steps_touch_what_they_declare(void **state) {
     }
 }
 
-static int open_devices(void **state) {
-    (void)state;
-    n_devices = test_devices_open(devices);
-    for (int d = 0; d < n_devices; d++) {
-        ((struct hk_device_base *)devices[d])->poison = false; /* these tests do it by themselves */
-        spies[d] = spy_create(devices[d]);
-    }
-    return 0;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    for (int d = 0; d < n_devices; d++) spy_destroy(spies[d]);
-    return !test_devices_close(devices, n_devices);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(programs_compute_the_numbers_that_the_graph_says),
@@ -328,5 +312,12 @@ int main(void) {
         cmocka_unit_test(overlapping_memory_is_seen),
         cmocka_unit_test(steps_touch_what_they_declare),
     };
-    return cmocka_run_group_tests_name("oracle", tests, open_devices, close_devices);
+    n_devices = test_devices_open(devices);
+    for (int d = 0; d < n_devices; d++) {
+        ((struct hk_device_base *)devices[d])->poison = false; /* these tests do it by themselves */
+        spies[d] = spy_create(devices[d]);
+    }
+    const int failed = cmocka_run_group_tests_name("oracle", tests, NULL, NULL);
+    for (int d = 0; d < n_devices; d++) spy_destroy(spies[d]);
+    return test_devices_end(devices, n_devices, failed);
 }

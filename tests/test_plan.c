@@ -306,5 +306,5 @@ int main(void) {
     int failed = cmocka_run_group_tests_name("plan", tests, NULL, NULL);
     for (int i = 0; i < n_devices; i++) ((struct hk_device_base *)devices[i])->fusing = HK_FUSE_NOTHING;
     failed |= cmocka_run_group_tests_name("plan, each op by itself", tests, NULL, NULL);
-    return failed || !test_devices_close(devices, n_devices);
+    return test_devices_end(devices, n_devices, failed);
 }

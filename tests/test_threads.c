@@ -306,17 +306,6 @@ static void each_thread_has_its_own_message(void **state) {
     for (int d = 0; d < n_devices; d++) assert_int_equal(run_threads(THREADS, fail_on_purpose, devices[d], NULL), 0);
 }
 
-static int open_devices(void **state) {
-    (void)state;
-    n_devices = test_devices_open(devices);
-    return 0;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    return !test_devices_close(devices, n_devices);
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(threads_with_programs_of_their_own_share_a_device),
@@ -326,5 +315,6 @@ int main(void) {
         cmocka_unit_test(devices_open_work_and_close_at_the_same_time),
         cmocka_unit_test(each_thread_has_its_own_message),
     };
-    return cmocka_run_group_tests_name("threads", tests, open_devices, close_devices);
+    n_devices = test_devices_open(devices);
+    return test_devices_end(devices, n_devices, cmocka_run_group_tests_name("threads", tests, NULL, NULL));
 }

@@ -439,17 +439,6 @@ static void short_contexts_generate(void **state) {
     }
 }
 
-static int open_devices(void **state) {
-    (void)state;
-    n_devices = test_devices_open(devices);
-    return 0;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    return test_devices_close(devices, n_devices) ? 0 : -1;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_half_batches_are_one_batch),
@@ -464,5 +453,6 @@ int main(void) {
         cmocka_unit_test(cached_logits_are_those_of_the_whole_text),
         cmocka_unit_test(short_contexts_generate),
     };
-    return cmocka_run_group_tests(tests, open_devices, close_devices);
+    n_devices = test_devices_open(devices);
+    return test_devices_end(devices, n_devices, cmocka_run_group_tests(tests, NULL, NULL));
 }

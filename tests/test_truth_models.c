@@ -242,17 +242,6 @@ static void trains_in_16_bits_as_in_32(void **state) {
     }
 }
 
-static int open_devices(void **state) {
-    (void)state;
-    n_devices = test_devices_open(devices);
-    return 0;
-}
-
-static int close_devices(void **state) {
-    (void)state;
-    return test_devices_close(devices, n_devices) ? 0 : -1;
-}
-
 int main(void) {
     const struct CMUnitTest tests[] = {
         {"gpt2_trains_as_pytorch_does", trains_as_pytorch_does, NULL, NULL, (void *)&families[0]},
@@ -260,5 +249,6 @@ int main(void) {
         {"gpt2_trains_in_16_bits_as_in_32", trains_in_16_bits_as_in_32, NULL, NULL, (void *)&families[0]},
         {"llama_trains_in_16_bits_as_in_32", trains_in_16_bits_as_in_32, NULL, NULL, (void *)&families[1]},
     };
-    return cmocka_run_group_tests(tests, open_devices, close_devices);
+    n_devices = test_devices_open(devices);
+    return test_devices_end(devices, n_devices, cmocka_run_group_tests(tests, NULL, NULL));
 }

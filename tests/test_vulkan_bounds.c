@@ -124,6 +124,5 @@ int main(void) {
     setenv("HEKLA_GPU_KERNELS", "1", 1);
     setenv("HEKLA_VALIDATE", "0", 1); /* to which wide bindings look like conflicts */
     n_devices = test_devices_open(devices);
-    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
-    return failed || !test_devices_close(devices, n_devices);
+    return test_devices_end(devices, n_devices, cmocka_run_group_tests(tests, NULL, NULL));
 }
