@@ -535,7 +535,12 @@ static void runs_read_back(void **unused) {
                                  .accumulate = 2,
                                  .evaluate_every = 50,
                                  .schedule = {HK_SCHEDULE_COSINE, 1e-3f / 3, 1e-4f, 100, 5000}, /* to its last bit */
-                                 .optimizer = {HK_ADAMW, 0, 0.9f, 0.99f, 1e-8f, 0.1f, 1},
+                                 .optimizer = {.kind = HK_ADAMW,
+                                               .beta1 = 0.9f,
+                                               .beta2 = 0.99f,
+                                               .epsilon = 1e-8f,
+                                               .weight_decay = 0.1f,
+                                               .clip = 1},
                                  .data_hash = UINT64_MAX,
                                  .data = "/some/where \"else\""};
     struct hk_run_state read;
