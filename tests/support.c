@@ -65,6 +65,16 @@ int test_devices_end(struct hk_device **devices, int count, int failed) {
     return failed || !silent;
 }
 
+bool test_on_each_device(void (*test)(struct hk_device *device)) {
+    struct hk_device *devices[TEST_MAX_DEVICES];
+    const int count = test_devices_open(devices);
+    for (int i = 0; i < count; i++) {
+        printf("on %s\n", test_device_name(devices[i]));
+        test(devices[i]);
+    }
+    return test_devices_close(devices, count);
+}
+
 bool test_is_cpu(const struct hk_device *device) { return hk_device_get_info(device)->kind == HK_DEVICE_CPU; }
 
 const char *test_device_name(const struct hk_device *device) {

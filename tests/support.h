@@ -25,6 +25,9 @@ bool test_devices_close(struct hk_device **devices, int count);
    returns 0.) */
 int test_devices_end(struct hk_device **devices, int count, int failed);
 
+/* Opens them for one test, calls it with each and closes them; false as test_devices_close. */
+bool test_on_each_device(void (*test)(struct hk_device *device));
+
 const char *test_device_name(const struct hk_device *device); /* "cpu" or the driver's name */
 bool test_is_cpu(const struct hk_device *device);
 

@@ -75,17 +75,6 @@ struct slabs {
     struct hk_program *program;
 };
 
-/* Calls test(device) on every device that is tested; the validation layer must have nothing to say. */
-static void each_device(void (*test)(struct hk_device *device)) {
-    struct hk_device *devices[TEST_MAX_DEVICES];
-    const int count = test_devices_open(devices);
-    for (int i = 0; i < count; i++) {
-        printf("on %s\n", test_device_name(devices[i]));
-        test(devices[i]);
-    }
-    assert_true(test_devices_close(devices, count));
-}
-
 static struct hk_tensor *tensor(struct hk_device *device, int64_t n) {
     struct hk_tensor *t = hk_tensor_create(device, HK_F32, HK_SHAPE(n));
     assert_non_null(t);
@@ -155,7 +144,7 @@ static void check_rules(struct hk_device *device) {
 
 static void steps_follow_the_formulas(void **unused) {
     (void)unused;
-    each_device(check_rules);
+    assert_true(test_on_each_device(check_rules));
 }
 
 /* ---- The norm ---- */
@@ -197,7 +186,7 @@ static void check_norm(struct hk_device *device) {
 
 static void norm_is_that_of_all_tensors(void **unused) {
     (void)unused;
-    each_device(check_norm);
+    assert_true(test_on_each_device(check_norm));
 }
 
 /* A gradient that is not a number must be seen, not clipped away. */
@@ -215,7 +204,7 @@ static void check_nan(struct hk_device *device) {
 
 static void nan_is_not_hidden_by_clipping(void **unused) {
     (void)unused;
-    each_device(check_nan);
+    assert_true(test_on_each_device(check_nan));
 }
 
 /* ---- What is refused ---- */

@@ -87,11 +87,8 @@ static void run_twice(struct hk_device *device, const struct hk_op *op, float go
 
 /* With HEKLA_POISON as given, on every device. */
 static void each_device(const char *poison, void (*test)(struct hk_device *device)) {
-    struct hk_device *devices[TEST_MAX_DEVICES];
     setenv("HEKLA_POISON", poison, 1);
-    const int count = test_devices_open(devices);
-    for (int i = 0; i < count; i++) test(devices[i]);
-    assert_true(test_devices_close(devices, count));
+    assert_true(test_on_each_device(test));
 }
 
 static void check_seen(struct hk_device *device) {

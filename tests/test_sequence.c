@@ -9,17 +9,6 @@
 #include <math.h>
 #include <string.h>
 
-/* Calls test(device) on every device that is tested; the validation layer must have nothing to say. */
-static void each_device(void (*test)(struct hk_device *device)) {
-    struct hk_device *devices[TEST_MAX_DEVICES];
-    const int count = test_devices_open(devices);
-    for (int i = 0; i < count; i++) {
-        printf("on %s\n", test_device_name(devices[i]));
-        test(devices[i]);
-    }
-    assert_true(test_devices_close(devices, count));
-}
-
 static struct hk_tensor *tensor(struct hk_device *device, enum hk_dtype dtype, struct hk_shape shape, const void *data) {
     struct hk_tensor *t = hk_tensor_create(device, dtype, shape);
     if (!t) fail_msg("%s", hk_error_message());
@@ -63,7 +52,7 @@ static void check_missing_rows(struct hk_device *device) {
 
 static void an_index_out_of_range_gives_nan_and_no_gradient(void **unused) {
     (void)unused;
-    each_device(check_missing_rows);
+    assert_true(test_on_each_device(check_missing_rows));
 }
 
 /* A table of 160 MB, more than the 128 MiB that some devices can bind: rows at its ends, and gradients there. */
@@ -93,7 +82,7 @@ static void check_large_table(struct hk_device *device) {
 
 static void a_table_may_exceed_what_a_device_binds(void **unused) {
     (void)unused;
-    each_device(check_large_table);
+    assert_true(test_on_each_device(check_large_table));
 }
 
 /* GPT-2 uses its table twice: for tokens and for logits. */
@@ -124,7 +113,7 @@ static void check_tied_table(struct hk_device *device) {
 
 static void a_table_used_twice_takes_no_second_gradient(void **unused) {
     (void)unused;
-    each_device(check_tied_table);
+    assert_true(test_on_each_device(check_tied_table));
 }
 
 /* ---- Rope ---- */
@@ -150,7 +139,7 @@ static void check_device_position(struct hk_device *device) {
 
 static void rope_adds_the_position_that_the_device_holds(void **unused) {
     (void)unused;
-    each_device(check_device_position);
+    assert_true(test_on_each_device(check_device_position));
 }
 
 /* ---- Caches ---- */
@@ -186,7 +175,7 @@ static void check_cache(struct hk_device *device) {
 
 static void a_cache_takes_the_rows_that_fit(void **unused) {
     (void)unused;
-    each_device(check_cache);
+    assert_true(test_on_each_device(check_cache));
 }
 
 /* As a cache forgets its oldest rows, or makes room before them. */
@@ -206,7 +195,7 @@ static void check_shift(struct hk_device *device) {
 
 static void a_cache_takes_its_own_rows(void **unused) {
     (void)unused;
-    each_device(check_shift);
+    assert_true(test_on_each_device(check_shift));
 }
 
 static void a_cache_of_another_shape_is_refused(void **unused) {
@@ -259,7 +248,7 @@ static void check_targets(struct hk_device *device) {
 
 static void targets_out_of_range_are_seen_and_ignored_ones_are_not(void **unused) {
     (void)unused;
-    each_device(check_targets);
+    assert_true(test_on_each_device(check_targets));
 }
 
 int main(void) {
