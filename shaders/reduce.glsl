@@ -4,23 +4,27 @@
 
 shared vec2 reduce_all[256];
 shared vec2 reduce_few[16];
+shared float reduce_all_floats[256];
+shared float reduce_few_floats[16];
 
-vec2 group_sum(vec2 x) {
-    const uint me = gl_LocalInvocationID.x;
-    reduce_all[me] = x;
-    barrier();
-    if (me < 16) {
-        vec2 part = reduce_all[me];
-        for (uint i = me + 16; i < gl_WorkGroupSize.x; i += 16) part += reduce_all[i];
-        reduce_few[me] = part;
+#define GROUP_SUM(type, all, few)                                                                                          \
+    type group_sum(type x) {                                                                                               \
+        const uint me = gl_LocalInvocationID.x;                                                                            \
+        all[me] = x;                                                                                                       \
+        barrier();                                                                                                         \
+        if (me < 16) {                                                                                                     \
+            type part = all[me];                                                                                           \
+            for (uint i = me + 16; i < gl_WorkGroupSize.x; i += 16) part += all[i];                                        \
+            few[me] = part;                                                                                                \
+        }                                                                                                                  \
+        barrier();                                                                                                         \
+        type total = few[0];                                                                                               \
+        for (uint i = 1; i < 16; i++) total += few[i];                                                                     \
+        return total;                                                                                                      \
     }
-    barrier();
-    vec2 total = reduce_few[0];
-    for (uint i = 1; i < 16; i++) total += reduce_few[i];
-    return total;
-}
 
-float group_sum(float x) { return group_sum(vec2(x, 0)).x; }
+GROUP_SUM(vec2, reduce_all, reduce_few)
+GROUP_SUM(float, reduce_all_floats, reduce_few_floats)
 
 // The log-sum-exp of numbers seen so far, as (m, s) = (their maximum, sum of exp(number - m)); none yet: LOGSUM_EMPTY.
 // (Milakov and Gimelshein, 2018)

@@ -50,11 +50,17 @@ static const struct hk_case layer_norm_cases[] = {
     {.name = "rows of one", .inputs = {F32(4, 1), F32(1), F32(1)}, .n_inputs = 3, .build = build_layer_norm,
      .reference = layer_norm_of},
     {.name = "no rows", .inputs = {F32(0, 5), F32(5), F32(5)}, .n_inputs = 3, .build = build_layer_norm},
+    {.name = "rows of whole fours", .inputs = {F32(3, 768), F32(768), F32(768)}, .n_inputs = 3, .build = build_layer_norm,
+     .reference = layer_norm_of},
+    {.name = "rows too long to keep", .inputs = {F32(2, 8200), F32(8200), F32(8200)}, .n_inputs = 3, .build = build_layer_norm,
+     .reference = layer_norm_of},
 };
 static const struct hk_case layer_norm_backward_cases[] = {
     {.name = "odd sizes", .inputs = {F32(3, 5, 37), F32(37), F32(37)}, .n_inputs = 3, .build = build_layer_norm, .gradient = true},
     {.name = "rows of whole fours", .inputs = {F32(131, 132), F32(132), F32(132)}, .n_inputs = 3, .build = build_layer_norm,
      .gradient = true},
+    {.name = "rows too long to keep", .inputs = {F32(2, 8200), F32(8200), F32(8200)}, .n_inputs = 3,
+     .build = build_layer_norm, .gradient = true},
     {.name = "long parts", .inputs = {F32(2500, 12), F32(12), F32(12)}, .n_inputs = 3, .build = build_layer_norm,
      .gradient = true},
     {.name = "several parts of rows", .inputs = {F32(67, 9), F32(9), F32(9)}, .n_inputs = 3, .build = build_layer_norm,
@@ -87,7 +93,7 @@ static const struct hk_refusal rms_norm_refusals[] = {
      "rms_norm: weight must be as wide as x's last dimension: x is [3, 4], weight is [3]"},
 };
 
-const struct hk_case_set hk_cases_layer_norm = {layer_norm_cases, 7, layer_norm_refusals, 3};
-const struct hk_case_set hk_cases_layer_norm_backward = {layer_norm_backward_cases, 6, NULL, 0};
+const struct hk_case_set hk_cases_layer_norm = {layer_norm_cases, 9, layer_norm_refusals, 3};
+const struct hk_case_set hk_cases_layer_norm_backward = {layer_norm_backward_cases, 7, NULL, 0};
 const struct hk_case_set hk_cases_rms_norm = {rms_norm_cases, 3, rms_norm_refusals, 1};
 const struct hk_case_set hk_cases_rms_norm_backward = {rms_norm_backward_cases, 4, NULL, 0};

@@ -267,6 +267,27 @@ static struct hk_cost norm_backward_cost(const struct hk_step *step) {
 
 /* ---- GPU ---- */
 
+/* The workgroup for a row, and fours of it that each invocation keeps in registers. */
+struct row_grid {
+    uint32_t workgroup, kept; /* kept 0: too many; rows are read again */
+};
+
+/* On a processor, rows stay in its cache. */
+static struct row_grid row_grid(const struct hk_recorder *recorder, int64_t width) {
+    enum { WANTED = 4, MOST = 8 };
+    const int64_t fours = (width + 3) / 4;
+    uint32_t size = HK_MIN(HK_MAX(recorder->limits->subgroup_size, 16), 256);
+    while (size < 256 && (int64_t)size * WANTED < fours) size *= 2;
+    if (recorder->limits->software || (int64_t)size * MOST < fours) return (struct row_grid){row_workgroup(recorder, width), 0};
+    return (struct row_grid){size, (uint32_t)((fours + size - 1) / size)};
+}
+
+static bool all_fours(const struct hk_recorder *recorder, int64_t width, const struct hk_operand *const *operands, int count) {
+    bool fours = width % 4 == 0;
+    for (int i = 0; i < count; i++) fours = fours && hk_binds_fours(recorder, operands[i]);
+    return fours;
+}
+
 static hk_status norm_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
     struct {
         uint32_t base_x, base_w, base_b, base_y, base_mean, base_rstd;
@@ -280,9 +301,12 @@ static hk_status norm_gpu(const struct hk_step *step, struct hk_recorder *record
     if (rows == 0 || width == 0) return HK_OK;
     const int64_t window = row_window(recorder, width * 4);
     if (window == 0) return HK_ERROR_UNSUPPORTED;
+    const struct hk_operand *const rows_of[4] = {x, weight, bias ? &step->inputs[2] : weight, &step->outputs[0]};
+    const bool fours = all_fours(recorder, width, rows_of, 4);
+    const struct row_grid grid = row_grid(recorder, width);
     for (int64_t first = 0; first < rows; first += window) {
         const int64_t count = HK_MIN(window, rows - first);
-        struct hk_dispatch d = {.shader = "norm", .spec = {row_workgroup(recorder, width), centered, bias}, .n_spec = 3};
+        struct hk_dispatch d = {.shader = "norm", .spec = {grid.workgroup, centered, bias, fours, grid.kept}, .n_spec = 5};
         push.rows = (uint32_t)count, push.width = (uint32_t)width;
         HK_PUSH(&d, push);
         bind_rows(&d, x, width * 4, first, count, HK_READ, 0);
@@ -330,8 +354,7 @@ static hk_status record_weight_parts(const struct hk_step *step, struct hk_recor
     const int64_t window = row_window(recorder, width * 4) / per_part * per_part;
     if (window == 0) return hk_fail(HK_ERROR_UNSUPPORTED, "%s: rows of %lld elements are too long for this device",
                                     step->op->name, (long long)width);
-    const bool fours = width % 4 == 0 && hk_binds_fours(recorder, o.dy) && hk_binds_fours(recorder, o.x) &&
-                       hk_binds_fours(recorder, &step->scratch);
+    const bool fours = all_fours(recorder, width, (const struct hk_operand *const[]){o.dy, o.x, &step->scratch}, 3);
     const uint32_t lanes = lanes_of(recorder);
     for (int64_t first = 0; first < o.rows; first += window) {
         const int64_t count = HK_MIN(window, o.rows - first), parts = (count + per_part - 1) / per_part;
@@ -377,9 +400,11 @@ static hk_status record_norm_backward(const struct hk_step *step, struct hk_reco
     const struct norm_backward_operands o = backward_operands(step);
     const int64_t width = o.width, window = row_window(recorder, width * 4);
     if (window == 0) return HK_ERROR_UNSUPPORTED;
+    const bool fours = all_fours(recorder, width, (const struct hk_operand *const[]){o.dy, o.x, o.weight, o.dx}, 4);
+    const struct row_grid grid = row_grid(recorder, width);
     for (int64_t first = 0; first < o.rows; first += window) {
         const int64_t count = HK_MIN(window, o.rows - first);
-        struct hk_dispatch d = {.shader = "norm_backward", .spec = {row_workgroup(recorder, width), o.centered}, .n_spec = 2};
+        struct hk_dispatch d = {.shader = "norm_backward", .spec = {grid.workgroup, o.centered, fours, grid.kept}, .n_spec = 4};
         push.rows = (uint32_t)count, push.width = (uint32_t)width;
         HK_PUSH(&d, push);
         bind_rows(&d, o.dy, width * 4, first, count, HK_READ, 0);
