@@ -1,7 +1,6 @@
 // y = a op b on two strided operands of f32 or i32; comparisons give i32. src/op/binary.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
 #define OPERANDS 3
 #define EXTRA
@@ -11,17 +10,23 @@
 layout(constant_id = 3) const uint KIND = 0; // enum binary_kind
 layout(constant_id = 4) const bool INTEGERS = false;
 
-RESULT(0, y)
-OPERAND(1, a)
-OPERAND(2, b)
+WORDS_AND_FOURS(0, y)
+WORDS_AND_FOURS(1, a)
+WORDS_AND_FOURS(2, b)
+
+uint made(uint u, uint v) {
+    return INTEGERS ? binary_integers(KIND, int(u), int(v)) : binary_floats(KIND, uintBitsToFloat(u), uintBitsToFloat(v));
+}
 
 void main() {
     const uint i = item();
     if (i >= p.count) return;
-    const uint at[3] = locate(i), u[4] = a_load(at[1]), v[4] = b_load(at[2]);
-    uint r[4];
-    [[unroll]] for (uint k = 0; k < EACH; k++)
-        r[k] = INTEGERS ? binary_integers(KIND, int(u[k]), int(v[k]))
-                        : binary_floats(KIND, uintBitsToFloat(u[k]), uintBitsToFloat(v[k]));
-    y_store(at[0], r);
+    const uint at[3] = locate_words(i);
+    if (FOURS) {
+        const uvec4 u = a_fours[at[1]];
+        const uvec4 v = b_fours[at[2]];
+        y_fours[at[0]] = uvec4(made(u.x, v.x), made(u.y, v.y), made(u.z, v.z), made(u.w, v.w));
+    } else {
+        y[at[0]] = made(a[at[1]], b[at[2]]);
+    }
 }

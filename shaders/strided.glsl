@@ -16,32 +16,24 @@ layout(push_constant) uniform Push {
 // Where element i of the output lies in each operand, in elements from its first.
 uint[OPERANDS] locate(uint i) {
     uint at[OPERANDS];
-    [[unroll]] for (int k = 0; k < OPERANDS; k++) at[k] = 0;
-    [[unroll]] for (uint d = 0; d + 1 < RANK; d++) {
+    for (int k = 0; k < OPERANDS; k++) at[k] = 0;
+    for (uint d = 0; d + 1 < RANK; d++) {
         const uint rest = i / p.size[d], c = i - rest * p.size[d];
-        [[unroll]] for (int k = 0; k < OPERANDS; k++) at[k] += c * p.stride[k * 5 + d];
+        for (int k = 0; k < OPERANDS; k++) at[k] += c * p.stride[k * 5 + d];
         i = rest;
     }
-    [[unroll]] for (int k = 0; k < OPERANDS; k++) at[k] += i * p.stride[k * 5 + RANK - 1];
+    for (int k = 0; k < OPERANDS; k++) at[k] += i * p.stride[k * 5 + RANK - 1];
     return at;
 }
 
-// Operand k's buffer, of 4-byte elements: name_load(at) is the EACH of them at `at`, as locate() says.
-const uint EACH = FOURS ? 4 : 1;
-#define OPERAND(k, name)                                                                                                   \
-    WORDS(k, name);                                                                                                        \
-    layout(set = 0, binding = k, std430) buffer Fours_##name { uvec4 name##_fours[]; };                                    \
-    uint[4] name##_load(uint at) {                                                                                         \
-        if (!FOURS) return uint[4](name[p.base[k] + at], 0, 0, 0);                                                         \
-        const uvec4 v = name##_fours[p.base[k] / 4 + at];                                                                  \
-        return uint[4](v.x, v.y, v.z, v.w);                                                                                \
-    }
+// The same for operands of 4-byte elements, in words of their buffers; with FOURS in fours of words.
+uint[OPERANDS] locate_words(uint i) {
+    uint at[OPERANDS] = locate(i);
+    for (int k = 0; k < OPERANDS; k++) at[k] += FOURS ? p.base[k] / 4 : p.base[k];
+    return at;
+}
 
-// ... and name_store(at, v).
-#define RESULT(k, name)                                                                                                    \
-    WORDS(k, name);                                                                                                        \
-    layout(set = 0, binding = k, std430) buffer Fours_##name { uvec4 name##_fours[]; };                                    \
-    void name##_store(uint at, uint v[4]) {                                                                                \
-        if (FOURS) name##_fours[p.base[k] / 4 + at] = uvec4(v[0], v[1], v[2], v[3]);                                       \
-        else name[p.base[k] + at] = v[0];                                                                                  \
-    }
+// A buffer's words, and the same by fours: name_fours.
+#define WORDS_AND_FOURS(b, name)                                                                                           \
+    WORDS(b, name);                                                                                                        \
+    WORD_FOURS(b, name##_fours);

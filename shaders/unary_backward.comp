@@ -2,7 +2,6 @@
 // sigmoid and relu. src/op/unary.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
-#extension GL_EXT_control_flow_attributes : require
 #include "common.glsl"
 #define OPERANDS 3
 #define EXTRA float a, b;
@@ -11,16 +10,23 @@
 
 layout(constant_id = 3) const uint KIND = 0;
 
-RESULT(0, dx)
-OPERAND(1, x)
-OPERAND(2, dy)
+WORDS_AND_FOURS(0, dx)
+WORDS_AND_FOURS(1, x)
+WORDS_AND_FOURS(2, dy)
+
+uint made(uint v, uint g) {
+    return floatBitsToUint(unary_backward(KIND, uintBitsToFloat(v), uintBitsToFloat(g), p.a));
+}
 
 void main() {
     const uint i = item();
     if (i >= p.count) return;
-    const uint at[3] = locate(i), v[4] = x_load(at[1]), g[4] = dy_load(at[2]);
-    uint r[4];
-    [[unroll]] for (uint k = 0; k < EACH; k++)
-        r[k] = floatBitsToUint(unary_backward(KIND, uintBitsToFloat(v[k]), uintBitsToFloat(g[k]), p.a));
-    dx_store(at[0], r);
+    const uint at[3] = locate_words(i);
+    if (FOURS) {
+        const uvec4 v = x_fours[at[1]];
+        const uvec4 g = dy_fours[at[2]];
+        dx_fours[at[0]] = uvec4(made(v.x, g.x), made(v.y, g.y), made(v.z, g.z), made(v.w, g.w));
+    } else {
+        dx[at[0]] = made(x[at[1]], dy[at[2]]);
+    }
 }
