@@ -78,6 +78,8 @@ WAY(three, true, HK_AXES(0, 2, -1))
         CASE("many narrow rows", op, first, false, HK_SHAPE(9000, 3)),                                                 \
         CASE("several, a second pass", op, middle, false, HK_SHAPE(2, 300, 70)),                                       \
         CASE("wide rows", op, first, false, HK_SHAPE(19, 6007)),                                                       \
+        CASE("rows of whole fours", op, first, g, HK_SHAPE(19, 12)),                                                   \
+        CASE("several of whole fours, a second pass", op, middle, false, HK_SHAPE(2, 300, 132)),                       \
         CASE("wide rows of several", op, middle, false, HK_SHAPE(2, 7, 6007)),                                         \
         CASE("long, a second pass", op, last, false, HK_SHAPE(2, 40007)),                                              \
         CASE("many short rows", op, last, false, HK_SHAPE(3001, 3)), CASE("size 1", op, middle, g, HK_SHAPE(4, 1, 5)), \

@@ -227,6 +227,12 @@ static uint32_t place_in_piece(const struct level *l, const struct window *w) {
     return place | (l->kind == REDUCE_ARGMAX && (place || l->pieces > 1) ? MAXIMA : 0);
 }
 
+/* Whether the columns of a window begin and end at multiples of four. On a processor, loads of four are no faster. */
+static bool has_fours(const struct hk_recorder *recorder, const struct level *l, const struct window *w) {
+    return l->B % 4 == 0 && w->column % 4 == 0 && w->columns % 4 == 0 && hk_binds_fours(recorder, &l->x) &&
+           hk_binds_fours(recorder, &l->y) && !recorder->limits->software;
+}
+
 /* The spec constants and push constants of both shaders. */
 static hk_status record_window(struct hk_recorder *recorder, const struct level *l, const struct window *w) {
     const int64_t piece = rows_of_piece(l), pieces = (w->rows + piece - 1) / piece;
@@ -240,13 +246,14 @@ static hk_status record_window(struct hk_recorder *recorder, const struct level 
               .columns = (uint32_t)w->columns,
               .first = (uint32_t)w->row,
               .scale = carry & UNFINISHED ? 1 : l->scale};
-    struct hk_dispatch d = {.shader = l->B == 1 ? "reduce_rows" : "reduce_columns", .n_spec = 4};
+    struct hk_dispatch d = {.shader = l->B == 1 ? "reduce_rows" : "reduce_columns", .n_spec = l->B == 1 ? 4 : 5};
     uint32_t width = 1; /* rows: invocations for one row; columns: columns of one workgroup */
     if (l->B == 1)
         while (width < HK_ELEMENTWISE_GROUP && width * 4 < HK_MIN(piece, w->rows)) width *= 2;
     else
         while (width < 64 && width < w->columns) width *= 2;
     d.spec[0] = HK_ELEMENTWISE_GROUP, d.spec[1] = width, d.spec[2] = l->kind, d.spec[3] = carry;
+    d.spec[4] = has_fours(recorder, l, w);
     push.blocks = (uint32_t)((w->columns + width - 1) / width);
     push.items = (uint32_t)(w->count * pieces * (l->B == 1 ? 1 : push.blocks));
     const uint64_t first_x = (uint64_t)((w->a * l->R + w->row) * l->B + w->column) * 4;
