@@ -53,13 +53,17 @@ void store(uint at, uint i, vec4 d) {
 }
 
 void main() {
-    const uint row = group() / p.tiles, first = group() % p.tiles * gl_WorkGroupSize.x * FOURS + gl_LocalInvocationID.x;
+    const uint row = group() / p.tiles, tile = gl_WorkGroupSize.x * FOURS * 4;
     if (row >= p.rows) return;
-    const uint from = p.base_x + row * p.width, to = p.base_dx + row * p.width, column = first * 4 - from % 4;
+    const uint from = p.base_x + row * p.width, to = p.base_dx + row * p.width;
+    const uint first = group() % p.tiles * tile - from % 4, column = first + gl_LocalInvocationID.x * 4;
+    // Most workgroups have only whole fours, and know it: their loads wait for nothing.
+    const bool all_whole = is_whole(first) && first + tile <= p.width;
     vec4 d[FOURS];
     [[unroll]] for (uint k = 0; k < FOURS; k++) {
         const uint i = column + k * gl_WorkGroupSize.x * 4;
-        d[k] = load(from + i, i);
+        if (all_whole) d[k] = x4[(from + i) / 4];
+        else d[k] = load(from + i, i);
     }
 
     const int target = targets[p.base_target + row];
@@ -72,6 +76,8 @@ void main() {
         const uint i = column + k * gl_WorkGroupSize.x * 4;
         const vec4 v = d[k] - max_x - log_sum, is_target = vec4(equal(columns_from(i), uvec4(target)));
         const vec4 e = mix(exp(v), v, isnan(v)) - uniform_share - is_target * (1 - p.smoothing);
-        store(to + i, i, ignored ? vec4(0) : e * scale);
+        const vec4 r = ignored ? vec4(0) : e * scale;
+        if (all_whole && (to - from) % 4 == 0) dx4[(to + i) / 4] = r;
+        else store(to + i, i, r);
     }
 }

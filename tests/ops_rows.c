@@ -199,6 +199,8 @@ static const struct hk_case cross_entropy_backward_cases[] = {
      .gradient = true},
     {.name = "rows longer than a workgroup does", .inputs = {F32(3, 4095), TARGETS(0, 4095, 3)}, .n_inputs = 2,
      .build = build_cross_entropy, .gradient = true},
+    {.name = "rows as long as two workgroups do", .inputs = {F32(5, 8193), TARGETS(0, 8193, 5)}, .n_inputs = 2,
+     .build = build_cross_entropy, .gradient = true},
     {.name = "rows ignored, labels smoothed", .inputs = {F32(33, 4), TARGETS(-1, 4, 33)}, .n_inputs = 2, .build = build_smooth,
      .gradient = true},
 };
@@ -212,4 +214,4 @@ static const struct hk_refusal cross_entropy_refusals[] = {
 };
 
 const struct hk_case_set hk_cases_cross_entropy = SET(cross_entropy_cases, cross_entropy_refusals);
-const struct hk_case_set hk_cases_cross_entropy_backward = {cross_entropy_backward_cases, 3, NULL, 0};
+const struct hk_case_set hk_cases_cross_entropy_backward = {cross_entropy_backward_cases, 4, NULL, 0};

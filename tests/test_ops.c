@@ -52,8 +52,8 @@ static void __attribute__((format(printf, 2, 3))) fail(struct state *s, const ch
 
 /* Kernels that bind whole rows, which no real device is too small for but HEKLA_MAX_BINDING may be. */
 static bool binds_rows(const char *op) {
-    static const char *const ops[] = {"attention", "attention_backward", "cross_entropy", "layer_norm", "layer_norm_backward",
-                                      "rms_norm_backward"};
+    static const char *const ops[] = {"attention", "attention_backward", "cross_entropy", "cross_entropy_backward",
+                                      "layer_norm", "layer_norm_backward", "rms_norm_backward"};
     for (int i = 0; i < COUNT(ops); i++)
         if (!strcmp(op, ops[i])) return true;
     return false;
