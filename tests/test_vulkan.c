@@ -332,6 +332,31 @@ static void a_profile_has_every_dispatch(void **state) {
     close_device(device);
 }
 
+/* The rows' kernel reads the logits, and the mean's only a loss for each: not half of all that the op moves. */
+static void a_profile_has_what_each_dispatch_moves(void **state) {
+    (void)state;
+    enum { N = 40, CLASSES = 300 };
+    struct vk_device *device = open_device((struct hk_device_params){.profile = true});
+    struct hk_tensor *logits = hk_tensor_create(base(device), HK_F32, HK_SHAPE(N, CLASSES)),
+                     *targets = hk_tensor_create(base(device), HK_I32, HK_SHAPE(N)),
+                     *loss = hk_tensor_create(base(device), HK_F32, HK_SCALAR);
+    struct hk_graph *graph = hk_graph_create();
+    hk_store(loss, hk_cross_entropy(hk_leaf(graph, logits), hk_leaf(graph, targets), NULL));
+    struct hk_program *program = hk_compile(base(device), graph, NULL);
+    assert_non_null(program);
+    assert_int_equal(hk_program_run(program), HK_OK);
+    bool found = false;
+    for (int i = 0; i < device->profile.count; i++)
+        if (device->profile.events[i].bytes == 4.0 * N * CLASSES) found = true;
+    assert_true(found);
+    hk_program_destroy(&program);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&logits);
+    hk_tensor_destroy(&targets);
+    hk_tensor_destroy(&loss);
+    close_device(device);
+}
+
 /* ---- Transfers ---- */
 
 /* Copies of every kind of size at odd places, direct and by way of the staging ring. */
@@ -582,6 +607,7 @@ int main(void) {
         cmocka_unit_test(long_programs_are_cut),
         cmocka_unit_test(columns_of_16_bits_take_a_dispatch_each),
         cmocka_unit_test(a_profile_has_every_dispatch),
+        cmocka_unit_test(a_profile_has_what_each_dispatch_moves),
         cmocka_unit_test(copies_of_any_size_arrive),
         cmocka_unit_test(device_memory_begins_as_zero),
         cmocka_unit_test(bad_cache_files_are_ignored_and_replaced),

@@ -164,6 +164,7 @@ static hk_status record_mean(const struct hk_step *step, struct hk_recorder *rec
     hk_bind(&d, &step->outputs[0], HK_WRITE, 2);
     hk_bind(&d, &step->outputs[2], HK_WRITE, 3);
     hk_groups(recorder, &d, 1);
+    d.bytes = 8.0 * (double)bound;
     return recorder->record(recorder, &d);
 }
 
@@ -193,6 +194,7 @@ static hk_status cross_entropy_gpu(const struct hk_step *step, struct hk_recorde
         bind_rows(&d, &step->scratch, 4, first, count, HK_WRITE, 4);
         bind_rows(&d, &step->scratch, 4, rows + first, count, HK_WRITE, 5);
         hk_groups(recorder, &d, (uint64_t)count);
+        d.bytes = 4.0 * (double)count * (double)width; /* the mean's launch reads next to nothing */
         const hk_status status = recorder->record(recorder, &d);
         if (status) return status;
     }

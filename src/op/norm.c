@@ -370,6 +370,7 @@ static hk_status record_weight_parts(const struct hk_step *step, struct hk_recor
         bind_rows(&d, o.rstd, 4, first, count, HK_READ, 3);
         bind_rows(&d, &step->scratch, sums_bytes, first / per_part, parts, HK_WRITE, 4);
         hk_groups(recorder, &d, push.groups);
+        d.bytes = 8.0 * (double)count * (double)width; /* each launch of the step says its own: they differ much */
         const hk_status status = recorder->record(recorder, &d);
         if (status) return status;
     }
@@ -389,6 +390,7 @@ static hk_status record_sum_parts(const struct hk_step *step, struct hk_recorder
     hk_bind(&d, &step->outputs[1], HK_WRITE, 1);
     hk_bind(&d, &step->outputs[sums], HK_WRITE, 2);
     hk_groups(recorder, &d, (uint64_t)(sums * width + ACROSS - 1) / ACROSS);
+    d.bytes = 4.0 * (double)(parts + 1) * (double)(sums * width);
     return recorder->record(recorder, &d);
 }
 
@@ -414,6 +416,7 @@ static hk_status record_norm_backward(const struct hk_step *step, struct hk_reco
         bind_rows(&d, o.rstd, 4, first, count, HK_READ, 4);
         bind_rows(&d, o.dx, width * 4, first, count, HK_WRITE, 5);
         hk_groups(recorder, &d, (uint64_t)count);
+        d.bytes = 12.0 * (double)count * (double)width;
         const hk_status status = recorder->record(recorder, &d);
         if (status) return status;
     }

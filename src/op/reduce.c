@@ -266,6 +266,7 @@ static hk_status record_window(struct hk_recorder *recorder, const struct level 
     if (l->kind == REDUCE_ARGMAX_PIECES) hk_bind_range(&d, &l->other, first_x, bytes_x, HK_READ, 2);
     else hk_bind_range(&d, carry & MAXIMA ? &l->other : &l->y, first_y, bytes_y, access_y, 2);
     HK_PUSH(&d, push);
+    d.bytes = (double)bytes_x + (double)bytes_y;
     const uint32_t per_group = l->B == 1 ? HK_ELEMENTWISE_GROUP / width : 1;
     hk_groups(recorder, &d, (push.items + per_group - 1) / per_group);
     return recorder->record(recorder, &d);
