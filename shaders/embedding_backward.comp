@@ -50,7 +50,7 @@ void list(uint first) {
     const uint me = gl_LocalInvocationID.x;
     if (me < CHUNK / 32) {
         uint next = 0;
-        for (uint w = 0; w < me; w++) next += bitCount(marks[w]);
+        for (uint w = 0; w < me && found > 1; w++) next += bitCount(marks[w]);
         for (uint bits = marks[me]; bits != 0; bits &= bits - 1) positions[next++] = first + me * 32 + uint(findLSB(bits));
     }
     barrier();
