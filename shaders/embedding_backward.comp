@@ -5,6 +5,7 @@
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require
+#extension GL_KHR_memory_scope_semantics : require
 #include "common.glsl"
 
 layout(constant_id = 1) const bool FOURS = false;
@@ -38,8 +39,9 @@ void find(uint first, int row) {
     [[unroll]] for (uint k = 0; k < LOOKS; k++) {
         const uint place = k * GROUP + me;
         if (first + place < p.count && index[p.base_index + first + place] == row) {
-            atomicOr(marks[place / 32], 1u << place % 32);
-            atomicAdd(found, 1);
+            // without a scope they would be the whole device's, which takes a feature
+            atomicOr(marks[place / 32], 1u << place % 32, gl_ScopeWorkgroup, gl_StorageSemanticsNone, gl_SemanticsRelaxed);
+            atomicAdd(found, 1u, gl_ScopeWorkgroup, gl_StorageSemanticsNone, gl_SemanticsRelaxed);
         }
     }
     barrier();
