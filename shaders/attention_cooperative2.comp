@@ -27,7 +27,7 @@ INTS(3, position);
 TENSOR_BUFFER(4, y)
 FLOATS(5, lse);
 
-const float NOTHING = -1e30; // the largest score of a query that sees no key: above LOWEST, so that its weights are 0
+const float NOTHING = LOWEST / 2; // the largest score of a query that sees no key: above LOWEST, so that its weights are 0
 
 float visible(const in uint row, const in uint column, const in float x) {
     return sees(t0 + row, s0 + column) ? x : LOWEST;
@@ -87,6 +87,6 @@ void main() {
     coopMatReduceNV(factors, by, gl_CooperativeMatrixReduceRowNV, first);
     sum = sum * factors;
     ROUND(sum)
-    coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum), y16, out_at(4, batch, head, 0),
+    coopMatStoreTensorNV(LEFT(ROWS, DP)(sum), y16, out_at(4, batch, head, 0),
                          sliceTensorLayoutNV(tensor_of(p.queries, p.heads * D), t0, ROWS, 0, DP));
 }

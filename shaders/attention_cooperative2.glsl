@@ -15,7 +15,6 @@ layout(constant_id = 9) const uint DP = 64; // D, padded to what matrices can ha
 #define LEFT(rows, columns) coopmat<ELEMENT, gl_ScopeWorkgroup, rows, columns, gl_MatrixUseA>
 #define RIGHT(rows, columns) coopmat<ELEMENT, gl_ScopeWorkgroup, rows, columns, gl_MatrixUseB>
 #define SUM(rows, columns) coopmat<float, gl_ScopeWorkgroup, rows, columns, gl_MatrixUseAccumulator>
-#define ROUNDED(rows, columns) coopmat<ELEMENT, gl_ScopeWorkgroup, rows, columns, gl_MatrixUseAccumulator>
 
 // The operand of a binding as the matrix units read it, and results as they are written.
 #define TENSOR_BUFFER(b, name) layout(set = 0, binding = b, std430) buffer Tensor_##name { ELEMENT name##16[]; };
@@ -43,11 +42,12 @@ TENSOR tensor_of(uint rows, uint stride) {
     return setTensorLayoutStrideNV(t, stride / 8 * 8, 1);
 }
 
-// What becomes an operand of the next product, or a result, is rounded to the nearest element first, as NVIDIA's driver cuts off
-// what bf16 has no digits for. Of two elements that are as near it takes the larger; a NaN stays one.
+// What becomes an operand of the next product, or a result, is rounded to the nearest element first, ties to even: NVIDIA's driver
+// cuts off what bf16 has no digits for. What was rounded has none, so it does not matter how a driver converts.
 #ifdef BF16_ELEMENTS
 float nearest(const in uint row, const in uint column, const in float x) {
-    return isnan(x) ? x : uintBitsToFloat(floatBitsToUint(x) + 0x8000u);
+    const uint bits = floatBitsToUint(x);
+    return uintBitsToFloat(isnan(x) ? 0x7fc00000u : (bits + 0x7fffu + (bits >> 16 & 1u)) & 0xffff0000u);
 }
 #define ROUND(x) coopMatPerElementNV(x, x, nearest);
 #else

@@ -73,8 +73,8 @@ void main() {
     head = h0;
     ROUND(sum_k)
     ROUND(sum_v)
-    coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum_k), dk16, kv_out_at(6, batch, head, 0),
+    coopMatStoreTensorNV(LEFT(ROWS, DP)(sum_k), dk16, kv_out_at(6, batch, head, 0),
                          sliceTensorLayoutNV(tensor_of(p.keys, kv_heads * D), s0, ROWS, 0, DP));
-    coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum_v), dv16, kv_out_at(7, batch, head, 0),
+    coopMatStoreTensorNV(LEFT(ROWS, DP)(sum_v), dv16, kv_out_at(7, batch, head, 0),
                          sliceTensorLayoutNV(tensor_of(p.keys, kv_heads * D), s0, ROWS, 0, DP));
 }

@@ -64,6 +64,6 @@ void main() {
         sum = coopMatMulAdd(LEFT(ROWS, COLUMNS)(x), k_rows, sum);
     }
     ROUND(sum)
-    coopMatStoreTensorNV(ROUNDED(ROWS, DP)(sum), dq16, out_at(6, batch, head, 0),
+    coopMatStoreTensorNV(LEFT(ROWS, DP)(sum), dq16, out_at(6, batch, head, 0),
                          sliceTensorLayoutNV(tensor_of(p.queries, p.heads * D), t0, ROWS, 0, DP));
 }

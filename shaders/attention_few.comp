@@ -78,10 +78,13 @@ void main() {
             for (uint c0 = slice; c0 < min(BLOCK, end - s0); c0 += AHEAD * SLICES)
                 [[unroll]] for (uint j = 0; j < AHEAD; j++) {
                     const uint c = c0 + j * SLICES, at = v_at(b, h, min(s0 + c, end - 1));
-                    const float weight = c < BLOCK ? weights[c] : 0.0; // 0 past the last key
+                    const bool inside = c < BLOCK && s0 + c < end; // past the last key its value, too, is 0: it may be infinite
+                    const float weight = inside ? weights[c] : 0.0;
                     total += weight;
-                    [[unroll]] for (uint i = 0; i < OWN; i++)
-                        sum[i] = fma(vec2(weight), load_v(at, 2 * min(first + i * BLOCK, PAIRS - 1)), sum[i]);
+                    [[unroll]] for (uint i = 0; i < OWN; i++) {
+                        const vec2 x = load_v(at, 2 * min(first + i * BLOCK, PAIRS - 1));
+                        sum[i] = fma(vec2(weight), inside ? x : vec2(0), sum[i]);
+                    }
                 }
     }
 

@@ -1,6 +1,6 @@
 // to = from, any dtypes and strides. Where the elements of `to` are smaller than a word, each invocation makes a whole word of
 // it: `to` is dense, and of words at its ends only the bits that are its own are set, or its rows are of whole words.
-// src/op/strided.c
+// With FOURS (see strided.glsl) it makes a unit of elements, whole vectors of both. src/op/strided.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require

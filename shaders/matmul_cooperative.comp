@@ -98,7 +98,7 @@ CHUNK(chunk_of_b, b, b8, B_WIDTH)
     }
 SIDE(a, A_ALONG_K, BM, A_WIDTH, tile_a)
 SIDE(b, !B_ALONG_N, BN, B_WIDTH, tile_b)
-shared float stage[SUBGROUPS * MM * MN]; // a matrix of c for each subgroup
+shared vec4 stage[SUBGROUPS * MM * MN / 4]; // a matrix of c for each subgroup
 
 void fetch(uint k0) {
     fetch_a(k0, A_ALONG_K ? 1 : p.a_column);
@@ -133,11 +133,11 @@ void multiply(uint m, uint n) {
 // drivers do not unroll those around it otherwise, and then keep the sums in memory.
 void store_staged(SUM x, uint to, uint row, uint column) {
     const uint mine = gl_SubgroupID * MM * MN;
-    coopMatStore(x, stage, mine, MN, gl_CooperativeMatrixLayoutRowMajor);
+    coopMatStore(x, stage, mine / 4, MN / 4, gl_CooperativeMatrixLayoutRowMajor);
     barrier();
     [[unroll]] for (uint i = 0; i < MM * MN; i += LANES) {
         const uint e = i + gl_SubgroupInvocationID;
-        if (row + e / MN < p.m) store(to, row + e / MN, column + e % MN, stage[mine + e]);
+        if (row + e / MN < p.m) store(to, row + e / MN, column + e % MN, stage[(mine + e) / 4][e % 4]);
     }
     barrier();
 }

@@ -198,7 +198,7 @@ if "$hekla" devices --json 2>/dev/null | grep -q '"device":"vulkan:0"'; then
     # shellcheck disable=SC2086
     expect 0 "" $tune
     that "tune prints what it measured" grep -q '^matmul f32\*f32 nn 40x50x60 x1 .* matmul' out
-    that "tune keeps it" grep -q '"work":.*"matmul f32\*f32 nn 40x50x60 x1"' tuned.json
+    that "tune keeps it" grep -q '"work":.*"matmul f32\*f32 nn 40x50x60 x1 unaligned"' tuned.json
     cp tuned.json before.json
     # shellcheck disable=SC2086
     expect 0 "" $tune --json

@@ -150,21 +150,28 @@ static bool is_aligned(const struct hk_operand *o) {
     return aligned;
 }
 
-/* What matrices of a workgroup have of D. */
-static uint32_t wide_depth(int64_t depth) { return ((uint32_t)depth + 31) / 32 * 32; }
-
-/* Whether the device has matrices of workgroups for the variant, and the operands (all but lse and a position) lie for them. */
-static bool can_be_wide(const struct variant *v, const struct hk_limits *limits, const struct hk_step *step) {
-    const uint32_t depth = wide_depth(step->inputs[ATTENTION_Q].shape[3]);
-    bool found = false, aligned = true;
-    for (const struct hk_cooperative *i = limits->cooperative; i < limits->cooperative + limits->n_cooperative; i++)
-        found = found || (i->invocations == v->invocations && i->dtype == v->dtype && v->tile % i->m == 0 &&
-                          v->columns % i->n == 0 && v->columns % i->k == 0 && depth % i->n == 0 && depth % i->k == 0);
+/* The same for all operands but lse and a position. */
+static bool are_aligned(const struct hk_step *step) {
+    bool aligned = true;
     for (int i = 0; i < step->n_inputs; i++)
         aligned = aligned && (step->inputs[i].rank < 4 || is_aligned(&step->inputs[i]));
     for (int i = 0; i < step->n_outputs; i++)
         aligned = aligned && (step->outputs[i].rank < 4 || is_aligned(&step->outputs[i]));
-    return found && aligned;
+    return aligned;
+}
+
+/* What matrices of a workgroup have of D. */
+static uint32_t wide_depth(int64_t depth) { return ((uint32_t)depth + 31) / 32 * 32; }
+
+/* Whether the device has matrices of workgroups for the variant, and the operands lie for them. */
+static bool can_be_wide(const struct variant *v, const struct hk_limits *limits, const struct hk_step *step) {
+    const uint32_t depth = wide_depth(step->inputs[ATTENTION_Q].shape[3]);
+    if (HK_MAX(HK_MAX(v->tile, v->columns), depth) > limits->cooperative_largest) return false;
+    bool found = false;
+    for (const struct hk_cooperative *i = limits->cooperative; i < limits->cooperative + limits->n_cooperative; i++)
+        found = found || (i->invocations == v->invocations && i->dtype == v->dtype && v->tile % i->m == 0 &&
+                          v->columns % i->n == 0 && v->columns % i->k == 0 && depth % i->n == 0 && depth % i->k == 0);
+    return found && are_aligned(step);
 }
 
 /* Up to so many queries, each is worth reading all its keys. On processors attention_rows, where a head is not too deep for it,
@@ -193,10 +200,10 @@ static const struct variant *choose(struct hk_recorder *recorder, const struct h
     const bool forward = step->n_outputs == 2;
     struct hk_choice choice = {.count = 0};
     bool found = false;
-    snprintf(choice.work, sizeof choice.work, "%s %s %lldx%lldx%lldx%lld keys %lldx%lld%s%s", pass, hk_dtype_name(q->dtype),
+    snprintf(choice.work, sizeof choice.work, "%s %s %lldx%lldx%lldx%lld keys %lldx%lld%s%s%s", pass, hk_dtype_name(q->dtype),
              (long long)q->shape[0], (long long)q->shape[1], (long long)q->shape[2], (long long)q->shape[3],
              (long long)k->shape[1], (long long)k->shape[2], attrs->causal ? " causal" : "",
-             forward && step->n_inputs > ATTENTION_POSITION ? " position" : "");
+             forward && step->n_inputs > ATTENTION_POSITION ? " position" : "", are_aligned(step) ? "" : " unaligned");
     for (const struct variant *v = variants; v <= last; v++) {
         if (v < last && !is_usable(v, recorder->limits, step, forward)) continue;
         const uint32_t constants[] = {v->invocations, v->tile, v->columns ? v->columns : v->chunk};

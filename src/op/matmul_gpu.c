@@ -57,9 +57,10 @@ static const struct kernel kernels[] = {
     {"matmul_direct", NULL, SOFTWARE, 0, false, 8, 8, 0, {8, 8, 4}, 0, false},
     {"matmul_few", NULL, PLAIN, 1, false, 1, 16, 256, {1, 16}, 0, false},
     {"matmul_few", NULL, PLAIN, 4, false, 4, 16, 256, {4, 16}, 0, false},
-    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 4, {128, 128, 32, 64, 64}, 0, false},
-    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 64, 64, 4, {64, 64, 32, 32, 32}, 0, false},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, true, 128, 128, 4, {128, 128, 32, 64, 64}, 256, false},
+    {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 64, 64, 4, {64, 64, 32, 32, 32}, 128, false},
     {"matmul_cooperative", "matmul_cooperative_bf16", COOPERATIVE, 0, false, 32, 32, 4, {32, 32, 32, 16, 16}, 0, false},
+    /* matrices of workgroups are slower than those of subgroups on an H200: for tuning, and where there are none of those */
     WORKGROUP_ROW(true, 128, 256, 64, 256),
     WORKGROUP_ROW(true, 128, 128, 32, 128),
     WORKGROUP_ROW(false, 64, 64, 32, 128),
@@ -169,13 +170,14 @@ static uint64_t parts_bytes(const struct product *p, int64_t parts) {
 }
 
 /* As many, by doubling, as all processors need. A part of k is long next to a tile, so that writing and reading the products
-   of parts costs little, and a multiple of what kernels stage of k at once. */
+   of parts costs little, and a multiple of what most kernels stage of k at once. */
 static int64_t count_parts(const struct kernel *kernel, const struct product *p, const struct hk_limits *limits) {
     enum { MOST = 16, STEP = 32, LEAST = 512, LEAST_TILES = 8 };
     const int64_t least = HK_MAX(LEAST, LEAST_TILES * HK_MAX(kernel->tile_m, kernel->tile_n));
     const int64_t tiles = count_tiles(kernel, p), k = p->size[K];
     int64_t parts = 1;
     if (limits->software || p->batch_rank > 1) return 1; /* kernels know two batch dimensions, and one is the parts' */
+    if (kernel->needs == WORKGROUP && p->size[M] * p->size[N] % 4) return 1; /* parts would not begin at 16 bytes */
     while (parts < MOST && tiles * parts < limits->processors && k % (2 * parts * STEP) == 0 && k / (2 * parts) >= least &&
            parts_bytes(p, 2 * parts) <= limits->max_range - limits->offset_align)
         parts *= 2;
@@ -193,11 +195,13 @@ static const struct kernel *find_standard(const struct product *p, const struct 
 }
 
 static void describe_work(const struct product *p, struct hk_choice *choice) {
-    snprintf(choice->work, sizeof choice->work, "matmul %s*%s %c%c %lldx%lldx%lld x%lld%s%s",
+    bool aligned = true;
+    for (int side = A; side <= C; side++) aligned = aligned && is_aligned(p, side, side == C ? N : dense_axis(p, side), 16);
+    snprintf(choice->work, sizeof choice->work, "matmul %s*%s %c%c %lldx%lldx%lld x%lld%s%s%s",
              hk_dtype_name(p->side[A].operand->dtype), hk_dtype_name(p->side[B].operand->dtype),
              p->side[A].stride[K] == 1 || p->size[K] == 1 ? 'n' : 't', p->side[B].stride[N] == 1 || p->size[N] == 1 ? 'n' : 't',
              (long long)p->size[M], (long long)p->size[N], (long long)p->size[K], (long long)batch_items(p),
-             p->bias ? " bias" : "", p->accumulate ? " accumulate" : "");
+             p->bias ? " bias" : "", p->accumulate ? " accumulate" : "", aligned ? "" : " unaligned");
 }
 
 /* A kernel, and the parts of k that it is given. */

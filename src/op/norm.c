@@ -274,11 +274,12 @@ struct row_grid {
 
 /* On a processor, rows stay in its cache. */
 static struct row_grid row_grid(const struct hk_recorder *recorder, int64_t width) {
-    enum { WANTED = 4, MOST = 8 };
+    enum { WANTED = 4 };
+    const int64_t most = recorder->limits->registers >= 128 ? 8 : WANTED;
     const int64_t fours = (width + 3) / 4;
     uint32_t size = HK_MIN(HK_MAX(recorder->limits->subgroup_size, 16), 256);
     while (size < 256 && (int64_t)size * WANTED < fours) size *= 2;
-    if (recorder->limits->software || (int64_t)size * MOST < fours) return (struct row_grid){row_workgroup(recorder, width), 0};
+    if (recorder->limits->software || (int64_t)size * most < fours) return (struct row_grid){row_workgroup(recorder, width), 0};
     return (struct row_grid){size, (uint32_t)((fours + size - 1) / size)};
 }
 

@@ -76,12 +76,12 @@ static void add(struct vk_physical *p, const struct hk_cooperative *matrix) {
     p->uses_workgroups |= matrix->invocations > 0;
 }
 
-/* 16-bit inputs, sums in f32, one subgroup, which has an element of a result for each of its invocations. */
+/* 16-bit inputs, sums in f32, one subgroup, which has as many elements of a result for each of its invocations. */
 static void note(struct vk_physical *p, bool bfloat16, const VkCooperativeMatrixPropertiesKHR *m) {
     enum hk_dtype dtype;
     if (m->scope != VK_SCOPE_SUBGROUP_KHR || m->AType != m->BType || m->CType != VK_COMPONENT_TYPE_FLOAT32_KHR ||
         m->ResultType != VK_COMPONENT_TYPE_FLOAT32_KHR || m->saturatingAccumulation ||
-        m->MSize * m->NSize < p->properties13.minSubgroupSize || !find_dtype(p, bfloat16, m->AType, &dtype))
+        m->MSize * m->NSize % p->properties13.minSubgroupSize || !find_dtype(p, bfloat16, m->AType, &dtype))
         return;
     add(p, &(struct hk_cooperative){.dtype = dtype, .m = m->MSize, .n = m->NSize, .k = m->KSize});
 }

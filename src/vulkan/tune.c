@@ -6,7 +6,7 @@
 
 enum { LEAST_RUNS = 3, MOST_RUNS = 9, MOST_OPERANDS = 32 };
 static const double enough_seconds = 0.1; /* of runs of one kernel */
-static const double warm_seconds = 0.1;   /* of runs before, on GPUs: while a kernel is compiled they fall back to a fraction of
+static const double warm_seconds = 0.1;   /* of runs before, by the host's clock, on GPUs: while a kernel is compiled they fall back to a fraction of
                                              their clock rate, and take that long to return (NVIDIA's H200: a fifth) */
 static const double least_gain = 0.05;    /* below it the standard kernel stays: measurements are no better */
 static const uint32_t pattern = 0x3c003c00; /* what operands hold: two times 1 as f16, 0.0078 as f32 and twice as bf16; as
@@ -91,7 +91,8 @@ static hk_status time_runs(struct vk_device *device, struct hk_backend_program *
     int n = 0;
     bool hopeless = false;
     hk_status status = vk_program_time(device, program, &times[0]);
-    for (double warm = times[0]; !status && !device->base.info.software && warm < warm_seconds; warm += times[0])
+    const double begin = hk_seconds();
+    while (!status && !device->base.info.software && hk_seconds() < begin + warm_seconds)
         status = vk_program_time(device, program, &times[0]);
     while (!status && !hopeless && n < MOST_RUNS && (n < LEAST_RUNS || spent < enough_seconds)) {
         status = vk_program_time(device, program, &times[n]);
