@@ -129,11 +129,10 @@ static void drive_timed(struct lab *lab, const char *model, const char *folder) 
 
 /* ---- All of it ---- */
 
-/* The device that the library itself chooses: whatever that is, it must open. Fills lab->info. */
+/* The device that the library itself chooses: whatever that is, it must open. */
 static void drive_auto(struct lab *lab, const char *folder) {
     struct hk_device *device = hk_device_open(&(struct hk_device_params){.cache_dir = folder});
-    if (device) lab->info = *hk_device_get_info(device);
-    else lab_fail(lab, "choosing a device: %s", hk_error_message());
+    if (!device) lab_fail(lab, "choosing a device: %s", hk_error_message());
     hk_device_destroy(&device);
 }
 
@@ -149,6 +148,13 @@ static void check_cache(struct lab *lab, const char *folder) {
 }
 
 void lab_drive(struct lab *lab) {
+    struct hk_device *device = lab_open(false);
+    if (!device) {
+        lab_fail(lab, "%s", hk_error_message());
+        return;
+    }
+    lab->info = *hk_device_get_info(device);
+    hk_device_destroy(&device);
     char folder[] = "/tmp/hekla-lab-XXXXXX", measurements[64];
     if (!mkdtemp(folder)) {
         lab_fail(lab, "no folder for a cache");
