@@ -5,7 +5,8 @@
 #
 # and it gives
 #
-#   debian_root FOLDER SUITE "PACKAGES..." [SUITE...]    makes it where it is missing; further suites offer what is asked for as NAME/SUITE
+#   debian_root FOLDER SUITE "PACKAGES..." [SUITE...]    makes it where it is missing; further suites offer what is asked for
+#                                                        as NAME/SUITE
 #   in_root FOLDER BUILD COMMAND...                      runs a command in it: /hekla is the project (read-only), /build
 #                                                        the folder BUILD
 

@@ -52,6 +52,8 @@ static const struct hk_case layer_norm_cases[] = {
     {.name = "no rows", .inputs = {F32(0, 5), F32(5), F32(5)}, .n_inputs = 3, .build = build_layer_norm},
     {.name = "rows of whole fours", .inputs = {F32(3, 768), F32(768), F32(768)}, .n_inputs = 3, .build = build_layer_norm,
      .reference = layer_norm_of},
+    {.name = "rows as long as can be kept", .inputs = {F32(2, 8000), F32(8000), F32(8000)}, .n_inputs = 3,
+     .build = build_layer_norm, .reference = layer_norm_of},
     {.name = "rows too long to keep", .inputs = {F32(2, 8200), F32(8200), F32(8200)}, .n_inputs = 3, .build = build_layer_norm,
      .reference = layer_norm_of},
 };
@@ -93,7 +95,7 @@ static const struct hk_refusal rms_norm_refusals[] = {
      "rms_norm: weight must be as wide as x's last dimension: x is [3, 4], weight is [3]"},
 };
 
-const struct hk_case_set hk_cases_layer_norm = {layer_norm_cases, 9, layer_norm_refusals, 3};
+const struct hk_case_set hk_cases_layer_norm = {layer_norm_cases, 10, layer_norm_refusals, 3};
 const struct hk_case_set hk_cases_layer_norm_backward = {layer_norm_backward_cases, 7, NULL, 0};
 const struct hk_case_set hk_cases_rms_norm = {rms_norm_cases, 3, rms_norm_refusals, 1};
 const struct hk_case_set hk_cases_rms_norm_backward = {rms_norm_backward_cases, 4, NULL, 0};

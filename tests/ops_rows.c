@@ -197,6 +197,8 @@ static const struct hk_case cross_entropy_cases[] = {
 static const struct hk_case cross_entropy_backward_cases[] = {
     {.name = "odd sizes", .inputs = {F32(3, 5, 37), TARGETS(0, 37, 3, 5)}, .n_inputs = 2, .build = build_cross_entropy,
      .gradient = true},
+    {.name = "rows in windows", .inputs = {F32(9, 1301), TARGETS(0, 1301, 9)}, .n_inputs = 2, .build = build_cross_entropy,
+     .gradient = true},
     {.name = "rows longer than a workgroup does", .inputs = {F32(3, 4095), TARGETS(0, 4095, 3)}, .n_inputs = 2,
      .build = build_cross_entropy, .gradient = true},
     {.name = "rows as long as two workgroups do", .inputs = {F32(5, 8193), TARGETS(0, 8193, 5)}, .n_inputs = 2,
@@ -214,4 +216,4 @@ static const struct hk_refusal cross_entropy_refusals[] = {
 };
 
 const struct hk_case_set hk_cases_cross_entropy = SET(cross_entropy_cases, cross_entropy_refusals);
-const struct hk_case_set hk_cases_cross_entropy_backward = {cross_entropy_backward_cases, 4, NULL, 0};
+const struct hk_case_set hk_cases_cross_entropy_backward = {cross_entropy_backward_cases, 5, NULL, 0};

@@ -143,11 +143,12 @@ static double number_at(const void *data, enum hk_dtype dtype, int64_t i) {
 }
 
 /* By how much x misses ref: the largest |x - ref| / (1e-5 max|ref| + 1e-4 |ref|), so that 1 is the most allowed, as in
-   the tests of ops. What is stored in 16 bits may differ by one of its own roundings besides, and by four of the largest where
-   what it is made of was rounded on the way. Infinite for a NaN. */
-static double compare(const void *x, const void *ref, enum hk_dtype dtype, int64_t count, bool rounds) {
+   the tests of ops. What is stored in 16 bits may differ by one of its own roundings besides, and by one of the largest where
+   what it is made of was rounded on the way, for gradients two: of probabilities and of the scores' gradients. Infinite for a
+   NaN. */
+static double compare(const void *x, const void *ref, enum hk_dtype dtype, int64_t count, int roundings) {
     const double rounding = dtype == HK_BF16 ? 0x1p-8 : dtype == HK_F16 ? 0x1p-11 : 1e-4;
-    const double share = rounds && dtype != HK_F32 ? 4 * rounding : 1e-5;
+    const double share = roundings && dtype != HK_F32 ? roundings * rounding : 1e-5;
     double largest = 0, error = 0;
     for (int64_t i = 0; i < count; i++) largest = fmax(largest, fabs(number_at(ref, dtype, i)));
     for (int64_t i = 0; i < count; i++) {
@@ -158,11 +159,11 @@ static double compare(const void *x, const void *ref, enum hk_dtype dtype, int64
     return error;
 }
 
-static bool compare_tensors(struct hk_tensor *x, struct hk_tensor *ref, bool rounds, double *error) {
+static bool compare_tensors(struct hk_tensor *x, struct hk_tensor *ref, int roundings, double *error) {
     const size_t bytes = hk_tensor_bytes(x);
     void *a = malloc(bytes + 1), *b = malloc(bytes + 1);
     const bool read = a && b && hk_tensor_read(x, a, bytes) == HK_OK && hk_tensor_read(ref, b, bytes) == HK_OK;
-    if (read) *error = fmax(*error, compare(a, b, hk_tensor_dtype(x), hk_tensor_elements(x), rounds));
+    if (read) *error = fmax(*error, compare(a, b, hk_tensor_dtype(x), hk_tensor_elements(x), roundings));
     free(a);
     free(b);
     return read;
@@ -184,8 +185,8 @@ static int check_results(struct op_run *run, const struct op_bench *b, double *e
     int status = ref.device ? make_run(&ref, b) : fail_library();
     bool read = status == EXIT_OK && hk_program_run(ref.program) == HK_OK && hk_program_run(run->program) == HK_OK;
     for (int i = 0; read && i < run->n_results; i++)
-        read = compare_tensors(run->results[i], ref.results[i], b->row->rounds, error);
-    if (read && b->row->in_place) read = compare_tensors(run->inputs[0], ref.inputs[0], false, error);
+        read = compare_tensors(run->results[i], ref.results[i], b->row->rounds * (1 + b->options->gradient), error);
+    if (read && b->row->in_place) read = compare_tensors(run->inputs[0], ref.inputs[0], 0, error);
     if (status == EXIT_OK && !read) status = fail_library();
     destroy_run(&ref);
     return status;

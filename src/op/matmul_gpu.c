@@ -126,7 +126,8 @@ static bool has_workgroup_matrices(const struct kernel *kernel, const struct pro
     const enum hk_dtype dtype = p->side[A].operand->dtype;
     if (dtype != p->side[B].operand->dtype || HK_MAX(HK_MAX(s[0], s[1]), s[2]) > limits->cooperative_largest) return false;
     for (const struct hk_cooperative *i = limits->cooperative; i < limits->cooperative + limits->n_cooperative; i++)
-        if (i->invocations == kernel->invocations && i->dtype == dtype && s[0] % i->m == 0 && s[1] % i->n == 0 && s[2] % i->k == 0)
+        if (i->invocations == kernel->invocations && i->dtype == dtype && s[0] % i->m == 0 && s[1] % i->n == 0 &&
+            s[2] % i->k == 0)
             return true;
     return false;
 }

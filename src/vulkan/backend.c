@@ -35,7 +35,7 @@ static uint64_t max_range(const struct vk_device *device) {
 /* HEKLA_GPU_PROCESSORS=number instead, for tests. */
 static uint32_t count_processors(const struct vk_device *device) {
     const char *text = getenv("HEKLA_GPU_PROCESSORS");
-    if (text) return (uint32_t)HK_MAX(1, strtoul(text, NULL, 10));
+    if (text) return HK_MAX(1, (uint32_t)strtoul(text, NULL, 10));
     const VkPhysicalDeviceType type = device->physical.properties.properties.deviceType;
     if (type == VK_PHYSICAL_DEVICE_TYPE_CPU) return (uint32_t)HK_MAX(1, sysconf(_SC_NPROCESSORS_ONLN));
     if (device->physical.processors) return device->physical.processors;
@@ -117,11 +117,6 @@ static void set_rates(struct vk_device *device) {
 
 /* ---- Opening ---- */
 
-/* Atomics are of the device's scope, which the memory model, where it is enabled, allows only with the second feature. */
-static bool has_memory_model(const struct vk_physical *p) {
-    return p->features12.vulkanMemoryModel && p->features12.vulkanMemoryModelDeviceScope;
-}
-
 /* What kernels may use, as far as the device has it. */
 static hk_status create_device(struct vk_device *device) {
     const struct vk_physical *p = &device->physical;
@@ -152,8 +147,7 @@ static hk_status create_device(struct vk_device *device) {
                                                    .storageBuffer8BitAccess = p->features12.storageBuffer8BitAccess,
                                                    .shaderFloat16 = p->features12.shaderFloat16,
                                                    .shaderInt8 = p->features12.shaderInt8,
-                                                   .vulkanMemoryModel = has_memory_model(p),
-                                                   .vulkanMemoryModelDeviceScope = has_memory_model(p)};
+                                                   .vulkanMemoryModel = p->features12.vulkanMemoryModel};
     VkPhysicalDeviceVulkan11Features features11 = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_VULKAN_1_1_FEATURES,
                                                    .pNext = &features12,
                                                    .storageBuffer16BitAccess = p->features11.storageBuffer16BitAccess};

@@ -36,8 +36,7 @@ static bool has_features(const struct vk_instance *instance, const struct vk_phy
     VkPhysicalDeviceFeatures2 features = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_FEATURES_2, .pNext = &matrix};
     instance->vkGetPhysicalDeviceFeatures2(p->handle, &features);
     const VkSubgroupFeatureFlags shuffles = VK_SUBGROUP_FEATURE_BASIC_BIT | VK_SUBGROUP_FEATURE_SHUFFLE_BIT;
-    return matrix.cooperativeMatrix && p->features12.vulkanMemoryModel &&
-           p->features12.vulkanMemoryModelDeviceScope && p->features12.shaderFloat16 &&
+    return matrix.cooperativeMatrix && p->features12.vulkanMemoryModel && p->features12.shaderFloat16 &&
            (p->properties11.subgroupSupportedOperations & shuffles) == shuffles;
 }
 
@@ -86,25 +85,25 @@ static void note(struct vk_physical *p, bool bfloat16, const VkCooperativeMatrix
     add(p, &(struct hk_cooperative){.dtype = dtype, .m = m->MSize, .n = m->NSize, .k = m->KSize});
 }
 
-/* A list as Vulkan gives it, of structs whose first members are .sType and .pNext; NULL with count 0 where there is none. */
-#define LIST(type, structure, get, device, list, count)                                                 \
-    type *list = NULL;                                                                                  \
-    uint32_t count = 0;                                                                                 \
-    if (get && get(device, &count, NULL) == VK_SUCCESS) list = calloc(count + 1, sizeof *list);         \
-    for (uint32_t i = 0; list && i < count; i++) list[i].sType = structure;                             \
-    if (!list || get(device, &count, list) < VK_SUCCESS) count = 0;
+static hk_status no_memory(void) { return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory"); }
 
-static void query_subgroup(const struct vk_instance *instance, struct vk_physical *p, bool bfloat16) {
+static hk_status query_subgroup(const struct vk_instance *instance, struct vk_physical *p, bool bfloat16) {
     const PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR get =
         (PFN_vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR)vkGetInstanceProcAddr(
             instance->handle, "vkGetPhysicalDeviceCooperativeMatrixPropertiesKHR");
-    LIST(VkCooperativeMatrixPropertiesKHR, VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR, get, p->handle, list, count)
+    uint32_t count = 0;
+    if (!get || get(p->handle, &count, NULL) != VK_SUCCESS) return HK_OK;
+    VkCooperativeMatrixPropertiesKHR *list = calloc(count + 1, sizeof *list);
+    if (!list) return no_memory();
+    for (uint32_t i = 0; i < count; i++) list[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_PROPERTIES_KHR;
+    if (get(p->handle, &count, list) < VK_SUCCESS) count = 0;
     for (uint32_t i = 0; i < count; i++) note(p, bfloat16, &list[i]);
     free(list);
+    return HK_OK;
 }
 
 /* Matrices of whole workgroups, where the device has all that the kernels do with them (VK_NV_cooperative_matrix2). */
-static void query_workgroup(const struct vk_instance *instance, struct vk_physical *p, bool bfloat16) {
+static hk_status query_workgroup(const struct vk_instance *instance, struct vk_physical *p, bool bfloat16) {
 #if defined(VK_NV_cooperative_matrix2)
     VkPhysicalDeviceCooperativeMatrix2FeaturesNV have = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_FEATURES_NV};
@@ -112,19 +111,25 @@ static void query_workgroup(const struct vk_instance *instance, struct vk_physic
     VkPhysicalDeviceCooperativeMatrix2PropertiesNV limits = {
         .sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_COOPERATIVE_MATRIX_2_PROPERTIES_NV};
     VkPhysicalDeviceProperties2 properties = {.sType = VK_STRUCTURE_TYPE_PHYSICAL_DEVICE_PROPERTIES_2, .pNext = &limits};
-    if (!p->cooperative_matrix2 || !p->features11.storageBuffer16BitAccess || !vk_shader_find("matmul_cooperative2")) return;
+    if (!p->cooperative_matrix2 || !p->features11.storageBuffer16BitAccess || !vk_shader_find("matmul_cooperative2"))
+        return HK_OK;
     instance->vkGetPhysicalDeviceFeatures2(p->handle, &features);
     if (!have.cooperativeMatrixWorkgroupScope || !have.cooperativeMatrixFlexibleDimensions ||
         !have.cooperativeMatrixReductions || !have.cooperativeMatrixConversions ||
         !have.cooperativeMatrixPerElementOperations || !have.cooperativeMatrixTensorAddressing)
-        return;
+        return HK_OK;
     instance->vkGetPhysicalDeviceProperties2(p->handle, &properties);
     p->cooperative_largest = limits.cooperativeMatrixFlexibleDimensionsMaxDimension;
     const PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV get =
         (PFN_vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV)vkGetInstanceProcAddr(
             instance->handle, "vkGetPhysicalDeviceCooperativeMatrixFlexibleDimensionsPropertiesNV");
-    LIST(VkCooperativeMatrixFlexibleDimensionsPropertiesNV,
-         VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_FLEXIBLE_DIMENSIONS_PROPERTIES_NV, get, p->handle, list, count)
+    uint32_t count = 0;
+    if (!get || get(p->handle, &count, NULL) != VK_SUCCESS) return HK_OK;
+    VkCooperativeMatrixFlexibleDimensionsPropertiesNV *list = calloc(count + 1, sizeof *list);
+    if (!list) return no_memory();
+    for (uint32_t i = 0; i < count; i++)
+        list[i].sType = VK_STRUCTURE_TYPE_COOPERATIVE_MATRIX_FLEXIBLE_DIMENSIONS_PROPERTIES_NV;
+    if (get(p->handle, &count, list) < VK_SUCCESS) count = 0;
     for (uint32_t i = 0; i < count; i++) {
         const VkCooperativeMatrixFlexibleDimensionsPropertiesNV *const m = &list[i];
         struct hk_cooperative matrix = {
@@ -139,17 +144,19 @@ static void query_workgroup(const struct vk_instance *instance, struct vk_physic
 #else
     (void)instance, (void)p, (void)bfloat16;
 #endif
+    return HK_OK;
 }
 
-void vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
+/* HEKLA_COOPERATIVE=0: none; 1: a subgroup's alone; for tests and comparisons. */
+hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
     const char *wanted = getenv("HEKLA_COOPERATIVE"), *const reason = denial(&p->properties.properties);
     p->n_cooperative = 0;
-    if (!p->cooperative_matrix || !can_fix_subgroups(p) || !has_features(instance, p)) return;
+    if (!p->cooperative_matrix || !can_fix_subgroups(p) || !has_features(instance, p)) return HK_OK;
     if (reason) hk_remark(HK_LOG_INFO, "vulkan: cooperative matrices are left alone: %s", reason);
-    if (reason || (wanted && !strcmp(wanted, "0"))) return;
+    if (reason || (wanted && !strcmp(wanted, "0"))) return HK_OK;
     const bool bfloat16 = has_bfloat16(instance, p);
-    query_subgroup(instance, p, bfloat16);
-    if (!wanted || strcmp(wanted, "1")) query_workgroup(instance, p, bfloat16);
+    const hk_status status = query_subgroup(instance, p, bfloat16);
+    return status || (wanted && !strcmp(wanted, "1")) ? status : query_workgroup(instance, p, bfloat16);
 }
 
 void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_features *room, void *next,
@@ -193,9 +200,10 @@ void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_f
 
 #else
 
-void vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
+hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *p) {
     (void)instance;
     p->n_cooperative = 0;
+    return HK_OK;
 }
 
 void *vk_cooperative_enable(const struct vk_physical *p, struct vk_cooperative_features *room, void *next,

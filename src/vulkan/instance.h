@@ -80,7 +80,7 @@ struct vk_cooperative_features {
     VkPhysicalDeviceCooperativeMatrix2FeaturesNV workgroup;
 #endif
 };
-void vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *physical);
+hk_status vk_cooperative_query(const struct vk_instance *instance, struct vk_physical *physical);
 void *vk_cooperative_enable(const struct vk_physical *physical, struct vk_cooperative_features *room, void *next,
                             const char **extensions, uint32_t *n_extensions);
 

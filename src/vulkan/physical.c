@@ -116,8 +116,7 @@ hk_status vk_physical_query(const struct vk_instance *instance, VkPhysicalDevice
     if (status) return status;
     query_executable_properties(instance, physical);
     query_processors(instance, physical);
-    vk_cooperative_query(instance, physical);
-    return HK_OK;
+    return vk_cooperative_query(instance, physical);
 }
 
 static bool is_software(const struct vk_physical *p) {

@@ -6,8 +6,8 @@
 
 enum { LEAST_RUNS = 3, MOST_RUNS = 9, MOST_OPERANDS = 32 };
 static const double enough_seconds = 0.1; /* of runs of one kernel */
-static const double warm_seconds = 0.1;   /* of runs before, by the host's clock, on GPUs: while a kernel is compiled they fall back to a fraction of
-                                             their clock rate, and take that long to return (NVIDIA's H200: a fifth) */
+static const double warm_seconds = 0.1;   /* of runs before, by the host's clock, on GPUs: while a kernel is compiled they fall
+                                             back to a fraction of their clock rate, and take about that long to return */
 static const double least_gain = 0.05;    /* below it the standard kernel stays: measurements are no better */
 static const uint32_t pattern = 0x3c003c00; /* what operands hold: two times 1 as f16, 0.0078 as f32 and twice as bf16; as
                                                i32 more than there are rows of anything */

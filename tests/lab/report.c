@@ -94,7 +94,7 @@ static bool write_json(const char *path, const cJSON *devices) {
 
 /* ---- All of it ---- */
 
-/* What no driver of the lab has: tests/gpu.sh runs those on a GPU. */
+/* What no driver of the lab has: on NVIDIA's own, tests/gpu.sh runs attention's, and tuning may choose matmul's. */
 static bool is_beyond_lab(const char *name) {
     enum { TENSOR_ADDRESSING = 5439 }; /* the capability TensorAddressingNV */
     const struct vk_shader *shader = vk_shader_find(name);
