@@ -92,6 +92,8 @@ static void write_coordinates(struct kernel *k) {
     hk_write(&k->body, "    const uint i%d = rest;\n", k->rank - 1);
 }
 
+/* Each op's result goes through NOTHING, which compilers do not know to be 0: so they make of an op what they make of it alone,
+   and the bits are the same. */
 static void write_step(struct kernel *k, int s) {
     const struct hk_fused_step *step = &k->fused->steps[s];
     const struct hk_chunk chunk = {(const char *)k->fused + step->attrs, step->n_inputs, step->from, step->to};
@@ -103,7 +105,7 @@ static void write_step(struct kernel *k, int s) {
     }
     hk_write(&k->body, "    const uint v%d = ", k->fused->n_inputs + s);
     step->op->glsl(&chunk, in, &k->body);
-    hk_write(&k->body, ";\n");
+    hk_write(&k->body, " ^ NOTHING;\n");
 }
 
 static void write_body(struct kernel *k) {
@@ -238,6 +240,7 @@ static void write_all(struct kernel *k) {
     for (int s = 0; s < k->fused->n_steps; s++)
         if (k->fused->steps[s].op->glsl_file) hk_write(all, "#include \"%s\"\n", k->fused->steps[s].op->glsl_file);
     hk_write(all, "layout(push_constant) uniform Push { uint w[%d]; } p;\n", k->strides + k->n_strided * k->rank);
+    hk_write(all, "#define NOTHING (p.w[0] >> 31)\n"); /* of a count below 2^31 */
     for (int c = 0; c < k->body.n_constants; c++)
         hk_write(all, "layout(constant_id = %d) const float c%d = 0.0;\n", k->body.first_constant + c, c);
     for (int o = 0; o < k->n_operands; o++) hk_write(all, "WORDS(%d, b%d);\n", o, o);
@@ -284,6 +287,7 @@ static hk_status launch(const struct job *job, struct kernel *k, const struct hk
     memcpy(d.spec + 1, k->body.constants, sizeof(uint32_t) * (size_t)k->body.n_constants);
     push_words(k, o, &d);
     for (int i = 0; i < k->rank; i++) count *= (uint64_t)o[0].shape[i];
+    if (count >> 31) return hk_fail(HK_ERROR_INTERNAL, "fused: %llu elements at once", (unsigned long long)count);
     if (k->unit > 1) count /= (uint64_t)k->unit;
     else if (k->n_small_outputs) count = (count + k->out_rest + 1) / 2;
     hk_groups(job->recorder, &d, (count + HK_ELEMENTWISE_GROUP - 1) / HK_ELEMENTWISE_GROUP);
