@@ -138,8 +138,8 @@ static bool unary(const struct job *j) {
 }
 
 static bool unary_backward(const struct job *j) {
-    const int kind = *(const int *)j->call->attrs;
     if (!is(j, "unary_backward")) return false;
+    const int kind = *(const int *)j->call->attrs; /* other ops may have none */
     learn_kinds();
     for (int64_t i = 0; i < j->count; i++) {
         const double x = j->in[0][i], dy = j->in[1][i];
