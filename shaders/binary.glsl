@@ -11,12 +11,10 @@ float power(float a, float b) {
     return (floatBitsToUint(a) >> 31) == 1u && odd ? -size : size;
 }
 
-// Sums are `precise`, so that none becomes one instruction with a product before it, in a kernel of several ops.
 uint binary_floats(uint kind, float a, float b) {
-    precise const float sum = a + b, difference = a - b;
     switch (kind) {
-    case ADD: return floatBitsToUint(sum);
-    case SUB: return floatBitsToUint(difference);
+    case ADD: return floatBitsToUint(a + b);
+    case SUB: return floatBitsToUint(a - b);
     case MUL: return floatBitsToUint(a * b);
     case DIV: return floatBitsToUint(a / b);
     case MAXIMUM: return floatBitsToUint(a > b || isnan(a) ? a : b);

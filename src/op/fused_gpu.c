@@ -304,9 +304,7 @@ static void choose_unit(struct kernel *k, const struct job *job, const struct hk
     for (int n = 0; n < k->n_operands && possible; n++) {
         const struct hk_operand *o = &operands[n];
         k->single[n] = n >= k->fused->n_outputs && o->stride[last] == 0;
-        if (k->single[n]) continue;
-        possible = o->stride[last] == 1 && hk_binds_fours(job->recorder, o);
-        for (int i = 0; i < last; i++) possible = possible && o->stride[i] % unit == 0;
+        possible = hk_binds_units(job->recorder, o, unit) || k->single[n];
     }
     k->unit = possible && operands[0].shape[last] % unit == 0 ? unit : 1;
 }

@@ -31,6 +31,12 @@ bool hk_binds_fours(const struct hk_recorder *recorder, const struct hk_operand 
     return operand->offset % recorder->limits->offset_align % 16 == 0;
 }
 
+bool hk_binds_units(const struct hk_recorder *recorder, const struct hk_operand *operand, int64_t unit) {
+    bool whole = hk_binds_fours(recorder, operand) && operand->stride[operand->rank - 1] == 1;
+    for (int i = 0; i + 1 < operand->rank; i++) whole = whole && operand->stride[i] % unit == 0;
+    return whole;
+}
+
 void hk_groups(const struct hk_recorder *recorder, struct hk_dispatch *dispatch, uint64_t count) {
     const uint64_t limit = recorder->limits->max_groups;
     const uint64_t rows = (count + limit - 1) / limit;

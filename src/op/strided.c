@@ -119,12 +119,9 @@ static bool has_units(const struct context *c, const struct hk_operand *operands
     const int last = operands[0].rank - 1;
     if (!unit || last < 0 || c->recorder->limits->software) return false;
     if (operands[0].shape[last] < unit || (last > 0 && operands[0].shape[last] % unit)) return false;
-    for (int k = 0; k < c->count; k++) {
-        if (!hk_binds_fours(c->recorder, &operands[k]) || operands[k].stride[last] != 1) return false;
-        for (int i = 0; i < last; i++)
-            if (operands[k].stride[i] % unit) return false;
-    }
-    return true;
+    bool whole = true;
+    for (int k = 0; k < c->count; k++) whole = whole && hk_binds_units(c->recorder, &operands[k], unit);
+    return whole;
 }
 
 /* Elements first .. first + length of the last dimension. */
