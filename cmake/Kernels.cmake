@@ -5,7 +5,7 @@
 # other ops have avx512's kernels.
 set(hekla_isas base)
 set(hekla_isa_flags_base "")
-set(hekla_bf16_sources gemm.c gemm_bf16.c matmul.c)
+set(hekla_bf16_sources fused.c fused_matmul.c gemm.c gemm_bf16.c matmul.c)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(x86_64|AMD64)$" AND CMAKE_SIZEOF_VOID_P EQUAL 8)
   list(APPEND hekla_isas avx2 avx512 avx512bf16 amx)
   set(hekla_isa_flags_avx2 -mavx2 -mfma -mf16c -mtune=haswell)

@@ -74,18 +74,21 @@ macro(hekla_add_shader source)
   endforeach()
 endmacro()
 
-# Sets OUT_VAR to the source that holds the text of each shaders/NAME.glsl, for shaders that are written at run time.
+# Sets OUT_VAR to the source that holds the text of each shaders/NAME.glsl, and of matmul's kernels, for shaders that are
+# written at run time.
 function(hekla_embed_glsl OUT_VAR)
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/shaders/*.glsl)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/shaders/*.glsl
+       ${CMAKE_CURRENT_SOURCE_DIR}/shaders/matmul*.comp)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources})
   set(arrays "")
   set(rows "")
   foreach(source ${sources})
-    cmake_path(GET source STEM name)
+    cmake_path(GET source FILENAME name)
+    string(REPLACE "." "_" array ${name})
     file(READ ${source} text HEX)
     string(REGEX REPLACE "(..)" "0x\\1," text "${text}")
-    string(APPEND arrays "static const char ${name}_text[] = {${text}0};\n")
-    string(APPEND rows "    {\"${name}.glsl\", ${name}_text},\n")
+    string(APPEND arrays "static const char ${array}[] = {${text}0};\n")
+    string(APPEND rows "    {\"${name}\", ${array}},\n")
   endforeach()
   list(LENGTH sources count)
   set(table ${CMAKE_CURRENT_BINARY_DIR}/shaders/glsl_files.c)

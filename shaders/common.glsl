@@ -7,8 +7,9 @@ layout(local_size_x_id = 0, local_size_y = 1, local_size_z = 1) in;
 #define FLOATS(b, name) layout(set = 0, binding = b, std430) buffer Floats_##name { float name[]; }
 #define INTS(b, name) layout(set = 0, binding = b, std430) buffer Ints_##name { int name[]; }
 #define WORDS(b, name) layout(set = 0, binding = b, std430) buffer Words_##name { uint name[]; }
-// The same memory by four words.
+// The same memory by four words, or by two.
 #define WORD_FOURS(b, name) layout(set = 0, binding = b, std430) buffer Fours_##name { uvec4 name[]; }
+#define WORD_TWOS(b, name) layout(set = 0, binding = b, std430) buffer Twos_##name { uvec2 name[]; }
 // Only read, and nothing that this kernel writes: lets the driver keep and reorder loads.
 #define READ_FLOATS(b, name) layout(set = 0, binding = b, std430) restrict readonly buffer Floats_##name { float name[]; }
 #define READ_WORDS(b, name) layout(set = 0, binding = b, std430) restrict readonly buffer Words_##name { uint name[]; }

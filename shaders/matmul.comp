@@ -18,8 +18,6 @@ layout(constant_id = 13) const bool A_FOUR = false;
 layout(constant_id = 14) const bool B_FOUR = false;
 layout(constant_id = 15) const bool C_FOUR = false;
 
-layout(set = 0, binding = 2, std430) buffer Fours_c { vec4 c4[]; };
-
 const uint INVOCATIONS = (BM / TM) * (BN / TN);
 const uint QM = TM / 4, QN = TN / 4;                   // an invocation's quads, which lie BM / QM and BN / QN apart
 const uint PITCH_A = BM / 4 + 1, PITCH_B = BN / 4 + 1; // in vec4; the odd pitch spreads the banks
@@ -112,13 +110,8 @@ void multiply(uint quad_m, uint quad_n) {
 
 // Four columns of a row that is there.
 void store_quad(uint to, uint row, uint column, vec4 x) {
-    if (!C_FOUR) {
-        [[unroll]] for (uint e = 0; e < 4; e++) store(to, row, column + e, x[e]);
-    } else if (column < p.n) {
-        const uint i = (to + row * p.c_row + column) / 4, from = p.base_bias + column;
-        if (BIAS) x += vec4(bias[from], bias[from + 1], bias[from + 2], bias[from + 3]);
-        c4[i] = ACCUMULATE ? c4[i] + x : x;
-    }
+    if (C_FOUR) store_four(to, row, column, x);
+    else [[unroll]] for (uint e = 0; e < 4; e++) store(to, row, column + e, x[e]);
 }
 
 void main() {

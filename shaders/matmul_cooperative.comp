@@ -32,7 +32,8 @@ layout(constant_id = 14) const uint MK = 16;
 // they begin and end at those, else 1.
 layout(constant_id = 15) const uint A_WIDTH = 1;
 layout(constant_id = 16) const uint B_WIDTH = 1;
-layout(constant_id = 17) const bool WHOLE = false; // c can be stored by whole matrices: aligned, and nothing to add
+layout(constant_id = 17) const bool WHOLE = false; // c can be stored by whole matrices: aligned, and nothing to add or to follow
+layout(constant_id = 18) const bool C_FOUR = false; // else by fours: all rows begin and end at multiples of four
 
 layout(set = 0, binding = 0, std430) restrict readonly buffer Eights_a { uvec4 a8[]; };
 layout(set = 0, binding = 1, std430) restrict readonly buffer Eights_b { uvec4 b8[]; };
@@ -135,9 +136,16 @@ void store_staged(SUM x, uint to, uint row, uint column) {
     const uint mine = gl_SubgroupID * MM * MN;
     coopMatStore(x, stage, mine / 4, MN / 4, gl_CooperativeMatrixLayoutRowMajor);
     barrier();
-    [[unroll]] for (uint i = 0; i < MM * MN; i += LANES) {
-        const uint e = i + gl_SubgroupInvocationID;
-        if (row + e / MN < p.m) store(to, row + e / MN, column + e % MN, stage[(mine + e) / 4][e % 4]);
+    if (C_FOUR) {
+        [[unroll]] for (uint i = 0; i < MM * MN; i += 4 * LANES) {
+            const uint e = i + 4 * gl_SubgroupInvocationID;
+            if (e < MM * MN && row + e / MN < p.m) store_four(to, row + e / MN, column + e % MN, stage[(mine + e) / 4]);
+        }
+    } else {
+        [[unroll]] for (uint i = 0; i < MM * MN; i += LANES) {
+            const uint e = i + gl_SubgroupInvocationID;
+            if (row + e / MN < p.m) store(to, row + e / MN, column + e % MN, stage[(mine + e) / 4][e % 4]);
+        }
     }
     barrier();
 }
@@ -168,7 +176,7 @@ void main() {
     [[unroll]] for (uint i = 0; i < SUMS_M; i++)
         [[unroll]] for (uint j = 0; j < SUMS_N; j++) {
             const uint row = row0 + m + i * MM, column = column0 + n + j * MN;
-            if (whole) coopMatStore(sum[i * SUMS_N + j], c, to_c + row * p.c_row + column, p.c_row,
+            if (whole) coopMatStore(sum[i * SUMS_N + j], c, p.base_c + to_c + row * p.c_row + column, p.c_row,
                                     gl_CooperativeMatrixLayoutRowMajor);
             else store_staged(sum[i * SUMS_N + j], to_c, row, column);
         }

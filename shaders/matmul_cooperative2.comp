@@ -66,7 +66,7 @@ void main() {
     const uint batch = group() / (p.tiles_m * p.tiles_n);
     const uvec2 tile = tile_of(group() % (p.tiles_m * p.tiles_n));
     const uint row0 = tile.x * BM, column0 = tile.y * BN;
-    const uint from_a = a_of(batch), from_b = b_of(batch), to_c = c_of(batch);
+    const uint from_a = a_of(batch), from_b = b_of(batch), to_c = p.base_c + c_of(batch);
     const tensorViewNV<2, false, 1, 0> transposed = createTensorViewNV(2, false, 1, 0);
     tensorLayoutNV<2, gl_CooperativeMatrixClampModeConstantNV> in_c =
         createTensorLayoutNV(2, gl_CooperativeMatrixClampModeConstantNV);

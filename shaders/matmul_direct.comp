@@ -18,7 +18,7 @@ layout(constant_id = 11) const bool B_PAIRS = false;
 uint along_a(uint k) { return A_ALONG_K ? k : k * p.a_column; }
 uint along_b(uint k) { return B_ALONG_N ? k * p.b_row : k; }
 
-vec2 pair_of(uint word, uint type) { return vec2(element_of(word, 0, type), element_of(word, 1, type)); }
+vec2 pair_of(uint word, uint type) { return vec2(float_of(word, 0, type), float_of(word, 1, type)); }
 
 // Elements k .. k + 3 of the row of a that begins at `at`.
 vec4 four_of_a(uint at, uint k) {

@@ -10,11 +10,18 @@ layout(push_constant) uniform Push {
     uint base_parts, base_c, base_bias;
     uint parts, elements; // elements: of one part's products, [batch, M, N]
     uint m, n, c_batch, c_row;
+    uint after[4]; // as matmul.glsl has it, and the functions too
 } p;
 
 READ_FLOATS(0, parts);
 FLOATS(1, c);
 READ_FLOATS(2, bias);
+
+#ifdef FOLLOWED
+void finish(uint i, uint column, float x);
+#else
+void finish(uint i, uint column, float x) { c[p.base_c + i] = ACCUMULATE ? c[p.base_c + i] + x : x; }
+#endif
 
 void main() {
     const uint i = item();
@@ -22,6 +29,5 @@ void main() {
     float sum = 0;
     for (uint part = 0; part < p.parts; part++) sum += parts[p.base_parts + part * p.elements + i];
     if (BIAS) sum += bias[p.base_bias + i % p.n];
-    const uint to = p.base_c + i / (p.n * p.m) * p.c_batch + i / p.n % p.m * p.c_row + i % p.n;
-    c[to] = ACCUMULATE ? c[to] + sum : sum;
+    finish(i / (p.n * p.m) * p.c_batch + i / p.n % p.m * p.c_row + i % p.n, i % p.n, sum);
 }

@@ -1,7 +1,6 @@
 /* Each unit of memory holds a symbol that says what was written there: which element of which result of which call, or of
    which tensor before the program. The graph in its own order, every value in memory of its own, says which symbols each call
    reads; the program's steps, on the memory that was planned, must read the same ones. */
-#include "op/fused.h"
 #include "oracle.h"
 #include <stdarg.h>
 #include <stdlib.h>
@@ -284,9 +283,15 @@ static void write_step(struct follower *f, const struct hk_step *step, const str
             write_root(f, &step->inputs[k], call->inputs[k], f->written[call->index][call->n_outputs + k]);
 }
 
+/* The same elements in the same order, perhaps in another shape. */
+static bool is_same(const struct hk_value *a, const struct hk_value *b) {
+    return a == b || (a->root == b->root && a->offset == b->offset && hk_is_dense(a) && hk_is_dense(b) &&
+                      hk_elements(a) == hk_elements(b));
+}
+
 static bool is_input(const struct hk_call *call, const struct hk_value *value) {
     for (int k = 0; k < call->n_inputs; k++)
-        if (call->inputs[k] == value) return true;
+        if (is_same(call->inputs[k], value)) return true;
     return false;
 }
 
@@ -296,8 +301,8 @@ static bool reads_symbols(const struct follower *f, const struct hk_call *step, 
                           const struct hk_value *value, uint64_t hash, bool *seen) {
     for (int k = 0; k < call->n_inputs; k++) {
         const struct hk_value *in = call->inputs[k];
-        if (in == value && f->read[call->index][k] != hash) return false;
-        *seen |= in == value;
+        if (is_same(in, value) && f->read[call->index][k] != hash) return false;
+        *seen |= is_same(in, value);
         if (is_input(step, in)) continue;
         if (!in->root->call || !reads_symbols(f, step, in->root->call, value, hash, seen)) return false;
     }
@@ -306,7 +311,7 @@ static bool reads_symbols(const struct follower *f, const struct hk_call *step, 
 
 static bool check_read(const struct follower *f, const struct hk_call *step, int k, uint64_t hash) {
     bool seen = false;
-    if (step->op != &hk_op_fused) return f->read[step->index][k] == hash;
+    if (step->index >= 0) return f->read[step->index][k] == hash;
     for (int i = 0; i < step->n_outputs; i++)
         if (!reads_symbols(f, step, step->outputs[i]->call, step->inputs[k], hash, &seen)) return false;
     return seen;

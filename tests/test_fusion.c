@@ -48,7 +48,7 @@ static struct hk_value *gated_backward(struct hk_value *x, struct hk_value *y, s
     return hk_gradients(loss, &x, 1, &dx) ? NULL : dx;
 }
 
-/* What a product reads in between is made before it. */
+/* What a product reads in between is made before it, and what reads the last product is a part of it. */
 static struct hk_value *interrupted(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
     struct hk_value *a = hk_exp(x), *b = hk_matmul(a, hk_transpose(y));
     return hk_add(hk_mul(a, row), hk_matmul(b, y));
@@ -74,7 +74,7 @@ static struct hk_value *of_16_bits(struct hk_value *x, struct hk_value *y, struc
 static const struct example examples[] = {
     {"a chain", chain, 1, 3},
     {"a gated layer's gradient", gated_backward, 2, 3},
-    {"around products", interrupted, 4, 1},
+    {"around products", interrupted, 3, 2},
     {"of two shapes", of_two_shapes, 2, 3},
     {"of two orders", of_two_orders, 2, 2},
     {"of 16 bits", of_16_bits, 3, 4},

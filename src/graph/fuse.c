@@ -1,7 +1,8 @@
 /* Groups of elementwise calls that run as one, op/fused.h: a value that only its group reads takes no memory, and what
-   several of the calls read is read once.
+   several of the calls read is read once. A group may have one call more at its head, whose result the others read: one whose
+   row names an op that does it and elementwise calls in one.
 
-   Calls are told by their positions in the layout. Each elementwise call begins as a group of its own, which runs where
+   Calls are told by their positions in the layout. Each such call begins as a group of its own, which runs where
    the call is. Two groups become one where the later reads what the earlier makes, or both read the same: all of it
    then runs where one of the two did, if what it reads is there then and still the same, if nobody wants its results
    before, and if no more memory is held between the two places than without. */
@@ -14,6 +15,7 @@ struct group {
     int at;          /* the position where it runs */
     int first, last; /* its members, linked by next */
     int n_members;
+    int head; /* the member that is not elementwise, -1: none */
 };
 
 struct fuser {
@@ -78,59 +80,127 @@ static void find_users(struct fuser *f, int n_values) {
 
 /* ---- What two groups would be together ---- */
 
+/* inputs: of the head, then of the others, each once. outputs: that of the head first, if others than the group read it.
+   shape: of all that is made; calls whose operands lie as the result does, or are one number, may have another with as many
+   elements. */
 struct outline {
-    struct hk_value *inputs[HK_FUSED_INPUTS], *outputs[HK_FUSED_OUTPUTS];
+    struct hk_value *inputs[HK_CHUNK_INPUTS + HK_FUSED_INPUTS], *outputs[HK_FUSED_OUTPUTS];
     int n_inputs, n_outputs;
+    const struct hk_call *head;
+    bool keeps; /* the head's output */
+    const struct hk_value *shape;
 };
 
+static int number_of(struct hk_value *const *list, int count, const struct hk_value *value) {
+    for (int i = 0; i < count; i++)
+        if (list[i] == value) return i;
+    return -1;
+}
+
 static bool add_distinct(struct hk_value **list, int *count, int most, struct hk_value *value) {
-    for (int i = 0; i < *count; i++)
-        if (list[i] == value) return true;
+    if (number_of(list, *count, value) >= 0) return true;
     if (*count == most) return false;
     list[(*count)++] = value;
     return true;
 }
 
-/* A view that is all of its root, as it is, is that. */
-static struct hk_value *without_views(struct hk_value *value) {
-    struct hk_value *root = value->root;
-    return value->offset == 0 && hk_is_dense(value) && hk_same_shape(value, root) ? root : value;
+/* All of its root, element by element. */
+static bool is_whole(const struct hk_value *value) {
+    return value->offset == 0 && hk_is_dense(value) && hk_elements(value) == hk_elements(value->root) &&
+           hk_is_dense(value->root);
 }
 
-/* What the calls of group g read from outside of both, and make for it. False: more than one kernel takes, or one reads
-   what another makes in another order. */
+/* A view that is all of its root, as it is, is that. */
+static struct hk_value *without_views(struct hk_value *value) { return is_whole(value) ? value->root : value; }
+
+/* Whether the call's shape can be that of all. */
+static bool agree_on_shape(struct outline *o, const struct hk_call *call, const struct hk_value *in) {
+    const struct hk_value *out = call->outputs[0];
+    const int64_t elements = hk_elements(in);
+    if (elements == 1 || (elements == hk_elements(out) && hk_is_dense(in))) return true;
+    if (!o->shape) o->shape = out;
+    return hk_same_shape(o->shape, out);
+}
+
+/* A head reads nothing that its group makes. */
+static bool add_head(const struct fuser *f, int head, int a, int b, struct outline *o) {
+    const struct hk_call *call = call_at(f, head);
+    for (int k = 0; k < call->n_inputs; k++) {
+        if (is_member(f, maker_of(f, call->inputs[k]), a, b)) return false;
+        o->inputs[o->n_inputs++] = call->inputs[k];
+    }
+    o->head = call;
+    o->keeps = used_outside(f, call->outputs[0], a, b);
+    if (o->keeps) o->outputs[o->n_outputs++] = call->outputs[0];
+    return true;
+}
+
+/* What the elementwise calls of group g read from outside of both, and make for it. False: more than one kernel takes, or one
+   reads what another makes in another order. */
 static bool add_group(const struct fuser *f, int g, int a, int b, struct outline *o) {
+    const int n_head = o->head ? o->head->n_inputs : 0, most = HK_FUSED_INPUTS - (o->head != NULL);
     for (int m = f->groups[g].first; m >= 0; m = f->next[m]) {
         const struct hk_call *call = call_at(f, m);
-        for (int k = 0; k < call->n_inputs; k++) {
+        for (int k = 0; k < call->n_inputs && call != o->head; k++) {
             struct hk_value *in = call->inputs[k];
             const bool inside = is_member(f, maker_of(f, in), a, b);
-            if (inside && without_views(in) != in->root) return false;
-            if (!inside && !add_distinct(o->inputs, &o->n_inputs, HK_FUSED_INPUTS, in)) return false;
+            int n = o->n_inputs - n_head;
+            if (inside ? !is_whole(in) : !agree_on_shape(o, call, in)) return false;
+            if (!inside && !add_distinct(o->inputs + n_head, &n, most, in)) return false;
+            o->n_inputs = n_head + n;
         }
-        if (!used_outside(f, call->outputs[0], a, b)) continue;
+        if (call == o->head || !used_outside(f, call->outputs[0], a, b)) continue;
         if (!add_distinct(o->outputs, &o->n_outputs, HK_FUSED_OUTPUTS, call->outputs[0])) return false;
     }
     return true;
 }
 
-/* A kernel in GLSL has words for operands, and room for what tells where they lie. */
-static bool fits_glsl(const struct outline *o) {
-    const struct hk_value *out = o->outputs[0];
-    int rank = 0, strided = 0;
-    for (int i = 0; i < out->rank; i++) rank += out->shape[i] != 1;
-    for (int k = 0; k < o->n_inputs + o->n_outputs; k++) {
-        const struct hk_value *value = k < o->n_inputs ? o->inputs[k] : o->outputs[k - o->n_inputs];
-        if (hk_dtype_size(value->dtype) == 1) return false;
-        strided += hk_elements(value) != 1 && !(hk_is_dense(value) && hk_same_shape(value, out));
-    }
-    return 4 * hk_fused_push_words(rank, o->n_inputs + o->n_outputs, strided) <= HK_MAX_PUSH_BYTES;
+/* The value as one of the group's shape, where it has as many elements. */
+static struct hk_value in_shape(const struct hk_value *value, const struct hk_value *shape) {
+    struct hk_value result = *value;
+    int64_t stride = 1;
+    if (hk_same_shape(value, shape) || !hk_is_dense(value) || hk_elements(value) != hk_elements(shape)) return result;
+    result.rank = shape->rank;
+    for (int i = shape->rank - 1; i >= 0; stride *= shape->shape[i--])
+        result.shape[i] = shape->shape[i], result.stride[i] = stride;
+    return result;
+}
+
+static int head_inputs(const struct outline *o) { return o->head ? o->head->n_inputs : 0; }
+
+/* The operands of the group's call: values as they are for the head, and the others in the shape of all. */
+static void shape_operands(const struct outline *o, struct hk_value *inputs, struct hk_value *outputs) {
+    for (int k = 0; k < o->n_inputs; k++)
+        inputs[k] = k < head_inputs(o) ? *o->inputs[k] : in_shape(o->inputs[k], o->shape);
+    for (int k = 0; k < o->n_outputs; k++) outputs[k] = in_shape(o->outputs[k], o->shape);
+}
+
+static const struct hk_op *op_of(const struct outline *o) { return o->head ? o->head->op->followed : &hk_op_fused; }
+
+/* Whether the device's kernels can do it. */
+static bool fits(const struct fuser *f, const struct outline *o) {
+    struct hk_value inputs[HK_LENGTH(o->inputs)], outputs[HK_FUSED_OUTPUTS];
+    struct hk_value *in[HK_LENGTH(o->inputs)], *out[HK_FUSED_OUTPUTS];
+    const struct hk_followed attrs = {.n_inputs = head_inputs(o), .keeps = o->keeps,
+                                      .steps = {.n_inputs = o->n_inputs - head_inputs(o) + 1, .n_outputs = o->n_outputs - o->keeps}};
+    const struct hk_call call = {.op = op_of(o), .inputs = in, .n_inputs = o->n_inputs, .outputs = out,
+                                 .n_outputs = o->n_outputs, .attrs = &attrs};
+    if (!call.op->fits || !f->layout->limits) return true;
+    shape_operands(o, inputs, outputs);
+    for (int k = 0; k < o->n_inputs; k++) in[k] = &inputs[k];
+    for (int k = 0; k < o->n_outputs; k++) out[k] = &outputs[k];
+    return call.op->fits(&call, f->layout->limits);
 }
 
 static bool outline_of(const struct fuser *f, int a, int b, struct outline *o) {
+    const int head_a = f->groups[a].head, head_b = a == b ? -1 : f->groups[b].head;
     *o = (struct outline){0};
-    return add_group(f, a, a, b, o) && (a == b || add_group(f, b, a, b, o)) &&
-           o->n_inputs + o->n_outputs <= HK_FUSED_OPERANDS && (f->how != HK_FUSE_GLSL || a == b || fits_glsl(o));
+    if (head_a >= 0 && head_b >= 0) return false;
+    if (HK_MAX(head_a, head_b) >= 0 && !add_head(f, HK_MAX(head_a, head_b), a, b, o)) return false;
+    if (!add_group(f, a, a, b, o) || (a != b && !add_group(f, b, a, b, o))) return false;
+    if (o->n_inputs - head_inputs(o) + (o->head && !o->keeps) + o->n_outputs > HK_FUSED_OPERANDS) return false;
+    if (!o->shape) o->shape = result_at(f, f->groups[b].last);
+    return a == b || fits(f, o);
 }
 
 /* ---- Where they would run ---- */
@@ -233,6 +303,7 @@ static void join(struct fuser *f, int a, int b, int at) {
     f->next[into->last] = from->first;
     into->last = from->last;
     into->n_members += from->n_members;
+    into->head = HK_MAX(into->head, from->head);
     into->at = at;
 }
 
@@ -241,7 +312,7 @@ static bool try_join(struct fuser *f, int a, int b) {
     struct outline both;
     int64_t waits, hurries;
     if (begin >= end || f->groups[a].n_members + f->groups[b].n_members > HK_FUSED_STEPS) return false;
-    if (!hk_same_shape(result_at(f, a), result_at(f, b)) || !outline_of(f, a, b, &both)) return false;
+    if (hk_elements(result_at(f, a)) != hk_elements(result_at(f, b)) || !outline_of(f, a, b, &both)) return false;
     const bool can_a = can_wait(f, a, b, &waits) && stay_stored(f, &both, end, end);
     const bool can_b = can_hurry(f, a, b, &hurries) && stay_stored(f, &both, begin, end);
     if (!can_a && !can_b) return false;
@@ -281,6 +352,8 @@ static int join_one(struct fuser *f, int g) {
     return -1;
 }
 
+static bool can_be_head(const struct hk_call *call) { return call->op->followed && hk_elements(call->outputs[0]) > 0; }
+
 /* A kernel for one element of all the call's inputs at once: operands of small elements lie as the result does. */
 static bool is_elementwise(const struct fuser *f, const struct hk_call *call) {
     if (!(f->how == HK_FUSE_GLSL ? call->op->glsl != NULL : call->op->chunk[HK_ISA_BASE] != NULL)) return false;
@@ -295,9 +368,10 @@ static bool is_elementwise(const struct fuser *f, const struct hk_call *call) {
 static void find_groups(struct fuser *f) {
     for (int i = 0; i < f->layout->n_calls; i++) {
         f->next[i] = f->group_of[i] = -1;
-        if (!is_elementwise(f, call_at(f, i))) continue;
+        const bool head = can_be_head(call_at(f, i));
+        if (!head && !is_elementwise(f, call_at(f, i))) continue;
         f->group_of[i] = i;
-        f->groups[i] = (struct group){.at = i, .first = i, .last = i, .n_members = 1};
+        f->groups[i] = (struct group){.at = i, .first = i, .last = i, .n_members = 1, .head = head ? i : -1};
     }
     for (int i = 0; i < f->layout->n_calls; i++)
         for (int g = f->group_of[i]; g >= 0;) g = join_one(f, g);
@@ -305,28 +379,32 @@ static void find_groups(struct fuser *f) {
 
 /* ---- Groups become calls ---- */
 
-static int number_of(struct hk_value *const *list, int count, const struct hk_value *value) {
-    for (int i = 0; i < count; i++)
-        if (list[i] == value) return i;
-    return -1;
+/* The number of a value for the steps: inputs, of which the head's result is the first, then what steps before made. */
+static int number_for_step(const struct outline *o, struct hk_value *const *results, int n_results, struct hk_value *value) {
+    const int n_head = head_inputs(o), first = o->head != NULL, n_inputs = o->n_inputs - n_head;
+    struct hk_value *const whole = without_views(value);
+    const int made = number_of(results, n_results, whole);
+    if (o->head && whole == o->head->outputs[0]) return 0;
+    return made >= 0 ? first + n_inputs + made : first + number_of(o->inputs + n_head, n_inputs, value);
 }
 
-/* The steps of the group's calls, and behind them their attributes. */
+/* The steps of the group's elementwise calls, and behind them their attributes. */
 static void write_steps(const struct fuser *f, int g, const struct outline *o, struct hk_fused *fused) {
     struct hk_value *results[HK_FUSED_STEPS];
     uint32_t end = sizeof *fused;
-    *fused = (struct hk_fused){.n_inputs = o->n_inputs, .n_outputs = o->n_outputs};
+    *fused = (struct hk_fused){.n_inputs = o->n_inputs - head_inputs(o) + (o->head != NULL),
+                               .n_outputs = o->n_outputs - o->keeps};
     for (int m = f->groups[g].first; m >= 0; m = f->next[m]) {
         const struct hk_call *call = call_at(f, m);
+        if (call == o->head) continue;
         const int s = fused->n_steps++;
         struct hk_fused_step *step = &fused->steps[s];
         *step = (struct hk_fused_step){.op = call->op, .attrs = end, .n_inputs = call->n_inputs, .last = s};
         step->from = call->inputs[0]->dtype, step->to = call->outputs[0]->dtype;
-        step->output = number_of(o->outputs, o->n_outputs, call->outputs[0]);
+        step->output = number_of(o->outputs + o->keeps, fused->n_outputs, call->outputs[0]);
         for (int k = 0; k < call->n_inputs; k++) {
-            const int made = number_of(results, s, without_views(call->inputs[k]));
-            if (made >= 0) fused->steps[made].last = s;
-            step->inputs[k] = made >= 0 ? o->n_inputs + made : number_of(o->inputs, o->n_inputs, call->inputs[k]);
+            step->inputs[k] = number_for_step(o, results, s, call->inputs[k]);
+            if (step->inputs[k] >= fused->n_inputs) fused->steps[step->inputs[k] - fused->n_inputs].last = s;
         }
         results[s] = call->outputs[0];
         memcpy((char *)fused + end, call->attrs, call->attrs_bytes);
@@ -334,26 +412,40 @@ static void write_steps(const struct fuser *f, int g, const struct outline *o, s
     }
 }
 
+/* Pointers to the values, in the arena as these are where they have got another shape. NULL when out of memory. */
+static struct hk_value **keep_values(struct hk_arena *arena, struct hk_value *const *values, const struct hk_value *shaped,
+                                     int count) {
+    struct hk_value **pointers = hk_arena_copy(arena, values, (size_t)count * sizeof *pointers);
+    for (int k = 0; pointers && k < count; k++)
+        if (!hk_same_shape(&shaped[k], values[k]) && !(pointers[k] = hk_arena_copy(arena, &shaped[k], sizeof *shaped)))
+            return NULL;
+    return pointers;
+}
+
 /* NULL when out of memory. */
 static struct hk_call *fused_call(struct fuser *f, int g) {
     struct hk_arena *arena = &f->layout->arena;
+    struct hk_value inputs[HK_CHUNK_INPUTS + HK_FUSED_INPUTS], outputs[HK_FUSED_OUTPUTS];
     struct outline o;
-    size_t bytes = sizeof(struct hk_fused);
+    size_t bytes = 0;
     for (int m = f->groups[g].first; m >= 0; m = f->next[m]) bytes += (call_at(f, m)->attrs_bytes + 15) / 16 * 16;
     outline_of(f, g, g, &o);
+    bytes += o.head ? sizeof(struct hk_followed) : sizeof(struct hk_fused);
     struct hk_call *call = hk_arena_alloc(arena, sizeof *call);
-    struct hk_fused *fused = hk_arena_alloc(arena, bytes);
-    if (!call || !fused) return NULL;
-    write_steps(f, g, &o, fused);
-    *call = (struct hk_call){.op = &hk_op_fused,
+    void *attrs = hk_arena_alloc(arena, bytes);
+    if (!call || !attrs) return NULL;
+    if (o.head) *(struct hk_followed *)attrs = (struct hk_followed){.n_inputs = o.head->n_inputs, .keeps = o.keeps};
+    write_steps(f, g, &o, o.head ? &((struct hk_followed *)attrs)->steps : attrs);
+    shape_operands(&o, inputs, outputs);
+    *call = (struct hk_call){.op = op_of(&o),
                              .graph = result_at(f, g)->graph,
                              .n_inputs = o.n_inputs,
                              .n_outputs = o.n_outputs,
-                             .attrs = fused,
+                             .attrs = attrs,
                              .attrs_bytes = bytes,
                              .index = -1};
-    call->inputs = hk_arena_copy(arena, o.inputs, (size_t)o.n_inputs * sizeof *o.inputs);
-    call->outputs = hk_arena_copy(arena, o.outputs, (size_t)o.n_outputs * sizeof *o.outputs);
+    call->inputs = keep_values(arena, o.inputs, inputs, o.n_inputs);
+    call->outputs = keep_values(arena, o.outputs, outputs, o.n_outputs);
     return call->inputs && call->outputs ? call : NULL;
 }
 

@@ -179,7 +179,7 @@ static hk_status embedding_backward_gpu(const struct hk_step *step, struct hk_re
     if (rows == 0 || width == 0) return HK_OK;
     const int64_t window = row_window(recorder, width * 4);
     if (window == 0) return HK_ERROR_UNSUPPORTED;
-    const bool fours = width % 4 == 0 && hk_binds_fours(recorder, dy) && hk_binds_fours(recorder, to);
+    const bool fours = width % 4 == 0 && hk_binds_fours(recorder->limits, dy) && hk_binds_fours(recorder->limits, to);
     const bool by_columns = recorder->limits->software && positions > 512;
     hk_status status = record_copy(step, recorder);
     push.width = (uint32_t)width;

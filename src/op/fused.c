@@ -1,27 +1,17 @@
 /* fused: a group of elementwise calls in one pass over memory. Its steps run one after another on runs of elements that
    stay in the processor's nearest cache, by the chunk functions of their own ops: the bits are those of the calls. */
-#include "op/fused.h"
-#include "op/strided.h"
-
 #ifdef HK_ISA_NAME
-#include "cpu/loops.h"
+#include "op/fused_cpu.h"
 
 enum { FUSED_GRAIN = 8192 };
 
-struct job {
-    const struct hk_fused *fused;
-    struct hk_operand operands[HK_FUSED_OPERANDS]; /* outputs, then inputs, in as few dimensions as they have */
-    bool dense[HK_FUSED_OPERANDS], all_dense;
-    int buffer[HK_FUSED_STEPS]; /* that a step's result is in; -1: it is in the output's own memory */
-};
-
-static char *output_at(const struct job *job, int output, int64_t begin) {
+static char *output_at(const struct fused_job *job, int output, int64_t begin) {
     const struct hk_operand *o = &job->operands[output];
     return (char *)cpu_data(o) + begin * (int64_t)hk_dtype_size(o->dtype);
 }
 
 /* Elements [begin, begin + n) of all outputs. */
-static void run_steps(const struct job *job, int64_t begin, int64_t n, uint32_t (*gathered)[CPU_RUN],
+static void run_steps(const struct fused_job *job, int64_t begin, int64_t n, uint32_t (*gathered)[CPU_RUN],
                       uint32_t (*buffers)[CPU_RUN]) {
     const struct hk_fused *fused = job->fused;
     const void *values[HK_FUSED_INPUTS + HK_FUSED_STEPS];
@@ -45,8 +35,7 @@ static void run_steps(const struct job *job, int64_t begin, int64_t n, uint32_t 
     }
 }
 
-static void body(void *context, int64_t begin, int64_t end) {
-    const struct job *job = context;
+void fused_run(const struct fused_job *job, int64_t begin, int64_t end) {
     uint32_t gathered[HK_FUSED_INPUTS][CPU_RUN] __attribute__((aligned(64)));
     uint32_t buffers[HK_FUSED_STEPS][CPU_RUN] __attribute__((aligned(64)));
     while (begin < end) {
@@ -63,7 +52,7 @@ static bool reads(const struct hk_fused_step *step, int value) {
 }
 
 /* The step's output lies where an input does that a later step reads: it is written when all of them have run. */
-static bool must_wait(const struct job *job, int s) {
+static bool must_wait(const struct fused_job *job, int s) {
     const struct hk_fused *fused = job->fused;
     const struct hk_operand *out = &job->operands[fused->steps[s].output], *in = &job->operands[fused->n_outputs];
     for (int k = 0; k < fused->n_inputs; k++) {
@@ -75,7 +64,7 @@ static bool must_wait(const struct job *job, int s) {
 }
 
 /* Each buffer is used again when nobody reads it any more: few of them stay in the cache. */
-static void choose_buffers(struct job *job) {
+static void choose_buffers(struct fused_job *job) {
     int busy[HK_FUSED_STEPS] = {0}; /* until which step; 0: from the beginning on it is free */
     for (int s = 0; s < job->fused->n_steps; s++) {
         const struct hk_fused_step *step = &job->fused->steps[s];
@@ -89,11 +78,9 @@ static void choose_buffers(struct job *job) {
     }
 }
 
-CPU_KERNEL(fused) {
-    const int64_t count = cpu_elements(&step->outputs[0]);
+struct fused_job fused_begin(const struct hk_step *step) {
     const int n = step->n_inputs + step->n_outputs;
-    struct job job = {.fused = step->attrs, .all_dense = true};
-    if (count == 0) return;
+    struct fused_job job = {.fused = step->attrs, .all_dense = true};
     for (int k = 0; k < step->n_outputs; k++) job.operands[k] = step->outputs[k];
     for (int k = 0; k < step->n_inputs; k++)
         job.operands[step->n_outputs + k] = hk_broadcast_operand(&step->inputs[k], &step->outputs[0]);
@@ -103,10 +90,21 @@ CPU_KERNEL(fused) {
         job.all_dense = job.all_dense && job.dense[k];
     }
     choose_buffers(&job);
+    return job;
+}
+
+static void body(void *context, int64_t begin, int64_t end) { fused_run(context, begin, end); }
+
+CPU_KERNEL(fused) {
+    const int64_t count = cpu_elements(&step->outputs[0]);
+    if (count == 0) return;
+    struct fused_job job = fused_begin(step);
     cpu_for(cpu, count, FUSED_GRAIN, body, &job);
 }
 
 #else
+#include "op/fused.h"
+
 CPU_DECLARE(fused);
 
 static struct hk_cost cost(const struct hk_step *step) {
@@ -123,6 +121,7 @@ const struct hk_op hk_op_fused = {
     .flags = HK_OP_IN_PLACE,
     .cost = cost,
     .cpu = CPU_KERNELS(fused),
+    .fits = hk_fused_fits,
     .gpu = hk_fused_gpu,
 };
 #endif

@@ -1,4 +1,5 @@
-/* Several elementwise calls as one: what src/graph/fuse.c makes of a group, and this op's kernels run. */
+/* Several elementwise calls as one, or a call and elementwise ones on its result: what src/graph/fuse.c makes of a group, and
+   kernels run. */
 #ifndef HK_OP_FUSED_H
 #define HK_OP_FUSED_H
 
@@ -23,12 +24,19 @@ struct hk_fused {
     struct hk_fused_step steps[HK_FUSED_STEPS];
 };
 
-/* Words of push constants that a GPU's kernel needs, of HK_MAX_PUSH_BYTES / 4 that there are: for operands of which so many
-   are neither dense nor one number, in so many dimensions of more than 1. */
-int hk_fused_push_words(int rank, int n_operands, int n_strided);
+/* The attributes of an op that does another one first, whose inputs are the first ones: input 0 of the steps is its result, and
+   the others are the inputs that follow. Outputs: the result, if it is kept, in its own dtype; then those of the steps. All but
+   the first op's inputs are of one shape, which has the result's elements in their order. */
+struct hk_followed {
+    int n_inputs; /* of the first op */
+    bool keeps;
+    struct hk_fused steps;
+};
+
+bool hk_fused_fits(const struct hk_call *call, const struct hk_limits *limits);
 hk_status hk_fused_gpu(const struct hk_step *step, struct hk_recorder *recorder);
 
-/* Not in ops.def: nobody but src/graph/fuse.c calls it, with groups that it has made. */
-extern const struct hk_op hk_op_fused;
+/* Not in ops.def: nobody but src/graph/fuse.c calls them, with groups that it has made. */
+extern const struct hk_op hk_op_fused, hk_op_fused_matmul;
 
 #endif

@@ -1,10 +1,13 @@
-/* fused on a GPU: a kernel written for the group, one invocation for an element of each operand, or for two where a
+/* Elementwise steps on a GPU: a kernel of their own, and what they are at the end of a product's.
+
+   fused: a kernel written for the group, one invocation for an element of each operand, or for two where a
    result has 16-bit elements: it then makes whole words, and of those at the ends the part that is its own. Where all
    operands have runs of whole units of four elements (eight, where some have 16 bits), one makes a unit, by reading and
    writing four words at once. The text depends on the steps and on how the operands lie, not on sizes, strides or the ops'
    numbers: those are push and specialization constants. */
 #ifndef HK_ISA_NAME
 #include "op/fused.h"
+#include "op/matmul.h"
 #include "op/strided.h"
 #include "op/written.h"
 #include <stdio.h>
@@ -31,7 +34,9 @@ static enum lie lie_of(const struct hk_operand *o) {
     return dense ? DENSE : one ? ONE : STRIDED;
 }
 
-int hk_fused_push_words(int rank, int n_operands, int n_strided) {
+/* Words of push constants that a kernel needs: for operands of which so many are neither dense nor one number, in so many
+   dimensions of more than 1. */
+static int count_push_words(int rank, int n_operands, int n_strided) {
     return n_strided ? HK_MAX(rank, 1) + n_operands + n_strided * rank : 1 + n_operands;
 }
 
@@ -234,15 +239,23 @@ static void write_main_of_units(struct kernel *k) {
 
 /* ---- All of it ---- */
 
+static void write_includes(const struct kernel *k, struct hk_written *all) {
+    for (int s = 0; s < k->fused->n_steps; s++)
+        if (k->fused->steps[s].op->glsl_file) hk_write(all, "#include \"%s\"\n", k->fused->steps[s].op->glsl_file);
+}
+
+static void write_constants(const struct kernel *k, struct hk_written *all) {
+    for (int c = 0; c < k->body.n_constants; c++)
+        hk_write(all, "layout(constant_id = %d) const float number%d = 0.0;\n", k->body.first_constant + c, c);
+}
+
 static void write_all(struct kernel *k) {
     struct hk_written *all = &k->all;
     hk_write(all, "#version 450\n#include \"common.glsl\"\n");
-    for (int s = 0; s < k->fused->n_steps; s++)
-        if (k->fused->steps[s].op->glsl_file) hk_write(all, "#include \"%s\"\n", k->fused->steps[s].op->glsl_file);
+    write_includes(k, all);
     hk_write(all, "layout(push_constant) uniform Push { uint w[%d]; } p;\n", k->strides + k->n_strided * k->rank);
     hk_write(all, "#define NOTHING (p.w[0] >> 31)\n"); /* of a count below 2^31 */
-    for (int c = 0; c < k->body.n_constants; c++)
-        hk_write(all, "layout(constant_id = %d) const float c%d = 0.0;\n", k->body.first_constant + c, c);
+    write_constants(k, all);
     for (int o = 0; o < k->n_operands; o++) hk_write(all, "WORDS(%d, b%d);\n", o, o);
     for (int o = 0; k->unit > 1 && o < k->n_operands; o++) hk_write(all, "WORD_FOURS(%d, f%d);\n", o, o);
     if (k->unit > 1) hk_write(all, "%s", k->body.text);
@@ -341,7 +354,7 @@ static hk_status record_piece(void *context, const struct hk_operand *operands) 
     k.base = k.n_strided ? HK_MAX(k.rank, 1) : 1;
     k.strides = k.base + count;
     choose_unit(&k, job, operands);
-    fits = (fits || k.unit > 1) && hk_fused_push_words(k.rank, count, k.n_strided) <= PUSH_WORDS;
+    fits = (fits || k.unit > 1) && count_push_words(k.rank, count, k.n_strided) <= PUSH_WORDS;
     return fits ? launch(job, &k, operands) : record_outer(job, operands, count);
 }
 
@@ -352,5 +365,144 @@ hk_status hk_fused_gpu(const struct hk_step *step, struct hk_recorder *recorder)
     for (int k = 0; k < step->n_inputs; k++)
         operands[step->n_outputs + k] = hk_broadcast_operand(&step->inputs[k], &step->outputs[0]);
     return hk_for_pieces(recorder, operands, step->n_outputs + step->n_inputs, record_piece, (void *)(uintptr_t)&job);
+}
+
+bool hk_fused_fits(const struct hk_call *call, const struct hk_limits *limits) {
+    const struct hk_value *out = call->outputs[0];
+    int rank = 0, strided = 0;
+    (void)limits;
+    for (int i = 0; i < out->rank; i++) rank += out->shape[i] != 1;
+    for (int k = 0; k < call->n_inputs + call->n_outputs; k++) {
+        const struct hk_value *value = k < call->n_inputs ? call->inputs[k] : call->outputs[k - call->n_inputs];
+        if (hk_dtype_size(value->dtype) == 1) return false;
+        strided += hk_elements(value) != 1 && !(hk_is_dense(value) && hk_same_shape(value, out));
+    }
+    return count_push_words(rank, call->n_inputs + call->n_outputs, strided) <= PUSH_WORDS;
+}
+
+/* ---- At the end of a product's kernel ---- */
+
+/* How an operand lies beside c: element i at word i, all at word 0, the elements of a row, or one for each row. */
+enum beside { SAME, NUMBER, ROW, COLUMN, OTHERWISE };
+
+static enum beside beside(const struct hk_operand *o, int64_t columns) {
+    const int last = o->rank - 1;
+    int64_t stride = 1;
+    const enum lie lie = lie_of(o);
+    if (lie != STRIDED) return lie == DENSE ? SAME : NUMBER;
+    bool row = o->shape[last] == columns && o->stride[last] == 1, column = o->shape[last] == columns && o->stride[last] == 0;
+    for (int i = last - 1; i >= 0; i--) {
+        if (o->shape[i] == 1) continue;
+        row = row && o->stride[i] == 0;
+        column = column && o->stride[i] == stride;
+        stride *= o->shape[i];
+    }
+    return row ? ROW : column ? COLUMN : OTHERWISE;
+}
+
+bool hk_finish_fits(struct hk_finish *finish, const struct hk_limits *limits) {
+    const int count = finish->steps->n_outputs + finish->steps->n_inputs - 1;
+    finish->fours = finish->columns % 4 == 0;
+    for (int k = 0; k < count; k++) {
+        const struct hk_operand *o = &finish->operands[k];
+        const size_t size = hk_dtype_size(o->dtype);
+        const enum beside lies = beside(o, finish->columns);
+        if (lies == OTHERWISE || size == 1 || (size == 2 && (lies != SAME || hk_binding_rest(o)))) return false;
+        if (hk_operand_span(o) > limits->max_range - limits->offset_align) return false;
+        finish->fours = finish->fours && (lies != SAME || hk_binds_fours(limits, o));
+    }
+    return count <= HK_FINISH_OPERANDS;
+}
+
+static bool is_small(const struct hk_operand *o) { return hk_dtype_size(o->dtype) == 2; }
+
+/* The bits of an operand's element beside c's i + e. */
+static void write_beside(struct hk_written *t, const struct hk_operand *o, int k, int64_t columns, int e) {
+    switch (beside(o, columns)) {
+    case SAME:
+        if (!is_small(o)) hk_write(t, "w%d[p.after[%d] + i + %d]", k, k, e);
+        else hk_write(t, "bitfieldExtract(w%d[p.after[%d] + (i + %d) / 2], int((i + %d) %% 2) * 16, 16)", k, k, e, e);
+        break;
+    case ROW: hk_write(t, "w%d[p.after[%d] + column + %d]", k, k, e); break;
+    case COLUMN: hk_write(t, "w%d[p.after[%d] + i / p.n]", k, k); break;
+    default: hk_write(t, "w%d[p.after[%d]]", k, k);
+    }
+}
+
+/* The results for element e of a unit, whose sum is `sum`: r0_e ... An operand that lies as c does has been read by fours. */
+static void write_finish_call(struct hk_written *t, const struct hk_finish *f, int64_t columns, const char *sum, int e,
+                              bool fours) {
+    static const char component[] = "xyzw";
+    const int n_outputs = f->steps->n_outputs;
+    for (int o = 0; o < n_outputs; o++) hk_write(t, "%s r%d_%d", o ? "," : "    uint", o, e);
+    hk_write(t, ";\n    make(floatBitsToUint(%s) ^ NOTHING, ", sum);
+    for (int k = n_outputs; k < n_outputs + f->steps->n_inputs - 1; k++) {
+        const struct hk_operand *o = &f->operands[k];
+        if (!fours || beside(o, columns) != SAME) write_beside(t, o, k, columns, e);
+        else if (is_small(o)) hk_write(t, "bitfieldExtract(x%d.%c, %d, 16)", k, component[e / 2], e % 2 * 16);
+        else hk_write(t, "x%d.%c", k, component[e]);
+        hk_write(t, ", ");
+    }
+    for (int o = 0; o < n_outputs; o++) hk_write(t, "%sr%d_%d", o ? ", " : "", o, e);
+    hk_write(t, ");\n");
+}
+
+/* Results of 16 bits are made by fours alone. */
+static void write_finish(struct hk_written *t, const struct hk_finish *f, int64_t columns) {
+    hk_write(t, "void finish(uint i, uint column, float x) {\n");
+    write_finish_call(t, f, columns, "x", 0, false);
+    if (f->keeps) hk_write(t, "    c[p.base_c + i] = x;\n");
+    for (int o = 0; o < f->steps->n_outputs; o++)
+        if (!is_small(&f->operands[o])) hk_write(t, "    w%d[p.after[%d] + i] = r%d_0;\n", o, o, o);
+    hk_write(t, "}\n");
+}
+
+static void write_finish_four(struct hk_written *t, const struct hk_finish *f, int64_t columns) {
+    static const char *const sums[] = {"x.x", "x.y", "x.z", "x.w"};
+    const int n_outputs = f->steps->n_outputs;
+    hk_write(t, "void finish_four(uint i, uint column, vec4 x) {\n");
+    for (int k = n_outputs; k < n_outputs + f->steps->n_inputs - 1; k++) {
+        if (beside(&f->operands[k], columns) != SAME) continue;
+        if (is_small(&f->operands[k])) hk_write(t, "    const uvec2 x%d = t%d[(p.after[%d] + i / 2) / 2];\n", k, k, k);
+        else hk_write(t, "    const uvec4 x%d = f%d[(p.after[%d] + i) / 4];\n", k, k, k);
+    }
+    for (int e = 0; e < 4; e++) write_finish_call(t, f, columns, sums[e], e, true);
+    if (f->keeps) hk_write(t, "    c4[(p.base_c + i) / 4] = x;\n");
+    for (int o = 0; o < n_outputs; o++) {
+        if (is_small(&f->operands[o]))
+            hk_write(t, "    t%d[(p.after[%d] + i / 2) / 2] = uvec2(r%d_0 | r%d_1 << 16, r%d_2 | r%d_3 << 16);\n", o, o, o, o, o, o);
+        else hk_write(t, "    f%d[(p.after[%d] + i) / 4] = uvec4(r%d_0, r%d_1, r%d_2, r%d_3);\n", o, o, o, o, o, o);
+    }
+    hk_write(t, "}\n");
+}
+
+hk_status hk_finish_add(const struct hk_finish *finish, const char *define, bool fours, int push_word, struct hk_written *text,
+                        struct hk_dispatch *d) {
+    const int n_outputs = finish->steps->n_outputs, count = n_outputs + finish->steps->n_inputs - 1;
+    const int64_t columns = finish->columns;
+    struct kernel k = {.fused = finish->steps};
+    k.body.first_constant = d->n_spec;
+    write_make(&k);
+    hk_write(text, "#version 450\n#define FOLLOWED\n");
+    if (define) hk_write(text, "#define %s\n", define);
+    hk_write(text, "#include \"%s.comp\"\n#define NOTHING (p.m >> 31)\n", d->shader);
+    write_includes(&k, text);
+    write_constants(&k, text);
+    for (int o = 0; o < count; o++) hk_write(text, "WORDS(%d, w%d);\n", d->n_bindings + o, o);
+    for (int o = 0; o < count && fours; o++)
+        if (beside(&finish->operands[o], columns) == SAME)
+            hk_write(text, is_small(&finish->operands[o]) ? "WORD_TWOS(%d, t%d);\n" : "WORD_FOURS(%d, f%d);\n", d->n_bindings + o, o);
+    hk_write(text, "%s", k.body.text);
+    write_finish(text, finish, columns);
+    if (fours) write_finish_four(text, finish, columns);
+    if (k.body.length >= sizeof k.body.text || text->length >= sizeof text->text)
+        return hk_fail(HK_ERROR_INTERNAL, "fused: the kernel's text has %zu bytes", text->length);
+    d->shader = "fused_matmul";
+    d->source = text->text;
+    memcpy(d->spec + d->n_spec, k.body.constants, sizeof(uint32_t) * (size_t)k.body.n_constants);
+    d->n_spec += k.body.n_constants;
+    for (int o = 0; o < count; o++)
+        hk_bind(d, &finish->operands[o], o < n_outputs ? HK_WRITE : HK_READ, push_word + o);
+    return HK_OK;
 }
 #endif

@@ -27,12 +27,12 @@ uint32_t hk_binding_rest(const struct hk_operand *operand) {
     return (uint32_t)(operand->offset % 4 / hk_dtype_size(operand->dtype));
 }
 
-bool hk_binds_fours(const struct hk_recorder *recorder, const struct hk_operand *operand) {
-    return operand->offset % recorder->limits->offset_align % 16 == 0;
+bool hk_binds_fours(const struct hk_limits *limits, const struct hk_operand *operand) {
+    return operand->offset % limits->offset_align % 16 == 0;
 }
 
 bool hk_binds_units(const struct hk_recorder *recorder, const struct hk_operand *operand, int64_t unit) {
-    bool whole = hk_binds_fours(recorder, operand) && operand->stride[operand->rank - 1] == 1;
+    bool whole = hk_binds_fours(recorder->limits, operand) && operand->stride[operand->rank - 1] == 1;
     for (int i = 0; i + 1 < operand->rank; i++) whole = whole && operand->stride[i] % unit == 0;
     return whole;
 }

@@ -19,7 +19,7 @@ void hk_bind_range(struct hk_dispatch *dispatch, const struct hk_operand *operan
 uint32_t hk_binding_rest(const struct hk_operand *operand);
 
 /* Whether the base that the kernel gets is a multiple of four words, so that it may read and write four at once. */
-bool hk_binds_fours(const struct hk_recorder *recorder, const struct hk_operand *operand);
+bool hk_binds_fours(const struct hk_limits *limits, const struct hk_operand *operand);
 /* The same, and whether its last dimension is dense and its other strides are whole units of so many elements. */
 bool hk_binds_units(const struct hk_recorder *recorder, const struct hk_operand *operand, int64_t unit);
 

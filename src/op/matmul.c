@@ -5,6 +5,7 @@
 
 #ifdef HK_ISA_NAME
 #include "op/gemm.h"
+#include "op/matmul_cpu.h"
 
 /* A product of a step, cut into jobs: one part of C in one batch item each. */
 struct product {
@@ -14,6 +15,7 @@ struct product {
     bool few;
     char *workspace;
     size_t workspace_bytes;
+    const struct fused_job *then; /* NULL: none */
 };
 
 /* The offset of batch item i, in elements. */
@@ -37,18 +39,27 @@ static void multiply_few(const struct gemm *g, float *workspace) {
     gemm_few(&wide);
 }
 
+/* The steps that follow, on a part of C that begins at this element, while it is in a cache. */
+static void run_steps(const struct product *p, int64_t begin, int64_t rows, int64_t columns) {
+    const int64_t n = p->whole.n;
+    if (columns == n) columns *= rows, rows = 1;
+    for (int64_t r = 0; r < rows; r++) fused_run(p->then, begin + r * n, begin + r * n + columns);
+}
+
 static void run_job(const struct product *p, int64_t job, float *workspace) {
     const int64_t item = job / (p->parts_m * p->parts_n), part = job % (p->parts_m * p->parts_n);
     const int64_t i = part / p->parts_n * p->part_m, j = part % p->parts_n * p->part_n;
     struct gemm g = p->whole;
     g.a = gemm_at(g.a, g.a_type, batch_offset(p->a, item) + i * g.a_row);
     g.b = gemm_at(g.b, g.b_type, batch_offset(p->b, item) + j * g.b_column);
-    g.c += item * g.m * g.n + i * g.c_row + j;
+    const int64_t begin = item * g.m * g.n + i * g.c_row + j;
+    g.c += begin;
     if (g.bias) g.bias += j;
     g.m = HK_MIN(g.m - i, p->part_m);
     g.n = HK_MIN(g.n - j, p->part_n);
     if (!p->few) gemm_block(&g, workspace);
     else multiply_few(&g, workspace);
+    if (p->then) run_steps(p, begin, g.m, g.n);
 }
 
 static void run_jobs(void *context, int thread, int64_t begin, int64_t end) {
@@ -130,12 +141,13 @@ static void choose_parts(struct product *p, int64_t batch, int threads) {
     p->parts_n = (n + p->part_n - 1) / p->part_n;
 }
 
-CPU_KERNEL(matmul) {
+void matmul_run(const struct hk_step *step, const struct cpu *cpu, const struct fused_job *then) {
     struct product p = {.a = &step->inputs[0],
                         .b = &step->inputs[1],
                         .whole = whole_product(step),
                         .workspace = cpu->workspace,
-                        .workspace_bytes = cpu->workspace_bytes};
+                        .workspace_bytes = cpu->workspace_bytes,
+                        .then = then};
     const struct gemm *g = &p.whole;
     const int64_t elements = cpu_elements(&step->outputs[0]);
     if (elements == 0) return;
@@ -151,7 +163,10 @@ CPU_KERNEL(matmul) {
     cpu_for_threads(cpu, batch * p.parts_m * p.parts_n, grain, run_jobs, &p);
 }
 
+CPU_KERNEL(matmul) { matmul_run(step, cpu, NULL); }
+
 #else
+#include "op/fused.h"
 #include "op/matmul.h"
 
 CPU_DECLARE_BF16(matmul);
@@ -206,6 +221,7 @@ const struct hk_op hk_op_matmul = {
     .backward = backward,
     .cost = cost,
     .cpu = CPU_KERNELS_BF16(matmul),
+    .followed = &hk_op_fused_matmul,
     .gpu = hk_matmul_gpu,
 };
 

@@ -2,7 +2,31 @@
 #ifndef HK_OP_MATMUL_H
 #define HK_OP_MATMUL_H
 
-#include "op/op.h"
+#include "op/fused.h"
+#include "op/written.h"
+
+/* Elementwise steps on the sums of a product c [..., columns], which its kernel runs on those it has just made. */
+struct hk_finish {
+    const struct hk_fused *steps;
+    bool keeps; /* the sums are stored too */
+    int64_t columns;
+    const struct hk_operand *operands; /* the steps' outputs, then their inputs but the sums, all in one shape, c's or another of
+                                          as many elements */
+    bool fours; /* what hk_finish_fits finds: they can be read and written four elements at once */
+};
+enum { HK_FINISH_OPERANDS = 4 };
+
+/* Whether a kernel can have operands that lie as these do. Sets fours. */
+bool hk_finish_fits(struct hk_finish *finish, const struct hk_limits *limits);
+
+/* Makes the kernel of a dispatch one that finishes so: its text begins with the shader's, in which `define`, unless NULL, is
+   defined. Adds constants and bindings, and bases from a push word on. fours: the text has finish_four, too. */
+hk_status hk_finish_add(const struct hk_finish *finish, const char *define, bool fours, int push_word, struct hk_written *text,
+                        struct hk_dispatch *dispatch);
+
+/* A step of matmul. finish: NULL, or what hk_matmul_finishes says it can do. */
+hk_status hk_matmul_record(const struct hk_step *step, const struct hk_finish *finish, struct hk_recorder *recorder);
+bool hk_matmul_finishes(const struct hk_step *step, const struct hk_finish *finish, const struct hk_limits *limits);
 
 hk_status hk_matmul_gpu(const struct hk_step *step, struct hk_recorder *recorder);
 uint64_t hk_matmul_scratch(const struct hk_call *call, const struct hk_limits *limits);

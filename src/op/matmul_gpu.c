@@ -21,6 +21,7 @@ struct product {
     struct side side[SIDES];
     bool bias, accumulate;
     const struct hk_operand *scratch; /* f32: products of parts of k, until they are added */
+    const struct hk_finish *finish;   /* what its kernel does with the sums; NULL: stores them */
 };
 
 /* ---- Kernels ---- */
@@ -185,6 +186,28 @@ static int64_t count_parts(const struct kernel *kernel, const struct product *p,
     return parts;
 }
 
+/* A kernel, and the parts of k that it is given. */
+struct way {
+    const struct kernel *kernel;
+    int64_t parts;
+};
+
+/* Whether the product's four neighbouring results, and what is beside them, are read and written at once. */
+static bool has_fours(const struct product *p) {
+    return is_aligned(p, C, N, 16) && (!p->finish || p->finish->fours);
+}
+
+/* Whether it runs the steps that follow. Results of 16 bits are written by fours, which kernels with tiles make, or not at
+   all. */
+static bool can_finish(const struct way *way, const struct product *p, const struct hk_limits *limits) {
+    const struct kernel *const kernel = way->kernel;
+    const bool tiles = kernel->needs == COOPERATIVE || (kernel->needs == PLAIN && !kernel->most_m);
+    for (int o = 0; o < p->finish->steps->n_outputs; o++)
+        if (hk_dtype_size(p->finish->operands[o].dtype) != 4 && !(tiles && way->parts == 1 && has_fours(p))) return false;
+    if (kernel->needs == COOPERATIVE && !limits->writes_matrices[p->side[A].operand->dtype]) return false;
+    return kernel->needs != WORKGROUP;
+}
+
 /* The first row that fits. */
 static const struct kernel *find_standard(const struct product *p, const struct hk_limits *limits) {
     const struct kernel *kernel = kernels, *const last = kernels + HK_LENGTH(kernels) - 1;
@@ -198,18 +221,13 @@ static const struct kernel *find_standard(const struct product *p, const struct 
 static void describe_work(const struct product *p, struct hk_choice *choice) {
     bool aligned = true;
     for (int side = A; side <= C; side++) aligned = aligned && is_aligned(p, side, side == C ? N : dense_axis(p, side), 16);
-    snprintf(choice->work, sizeof choice->work, "matmul %s*%s %c%c %lldx%lldx%lld x%lld%s%s%s",
+    snprintf(choice->work, sizeof choice->work, "matmul %s*%s %c%c %lldx%lldx%lld x%lld%s%s%s%s",
              hk_dtype_name(p->side[A].operand->dtype), hk_dtype_name(p->side[B].operand->dtype),
              p->side[A].stride[K] == 1 || p->size[K] == 1 ? 'n' : 't', p->side[B].stride[N] == 1 || p->size[N] == 1 ? 'n' : 't',
              (long long)p->size[M], (long long)p->size[N], (long long)p->size[K], (long long)batch_items(p),
-             p->bias ? " bias" : "", p->accumulate ? " accumulate" : "", aligned ? "" : " unaligned");
+             p->bias ? " bias" : "", p->accumulate ? " accumulate" : "", aligned ? "" : " unaligned",
+             p->finish ? " followed" : "");
 }
-
-/* A kernel, and the parts of k that it is given. */
-struct way {
-    const struct kernel *kernel;
-    int64_t parts;
-};
 
 static void add_way(struct hk_choice *choice, struct way *ways, struct way way, bool standard) {
     uint32_t constants[HK_LENGTH(way.kernel->spec) + 1];
@@ -231,8 +249,10 @@ static struct way choose(const struct product *p, struct hk_recorder *recorder) 
     for (const struct kernel *i = kernels; i < kernels + HK_LENGTH(kernels); i++) {
         if (i != standard && !is_usable(i, p, recorder->limits)) continue;
         const int64_t parts = count_parts(i, p, recorder->limits);
-        add_way(&choice, ways, (struct way){i, 1}, i == standard && parts == 1);
-        if (parts > 1) add_way(&choice, ways, (struct way){i, parts}, i == standard);
+        const struct way whole = {i, 1}, in_parts = {i, parts};
+        if (!p->finish || can_finish(&whole, p, recorder->limits)) add_way(&choice, ways, whole, i == standard && parts == 1);
+        if (parts > 1 && (!p->finish || can_finish(&in_parts, p, recorder->limits)))
+            add_way(&choice, ways, in_parts, i == standard);
     }
     return ways[recorder->choose(recorder, &choice)];
 }
@@ -248,6 +268,7 @@ struct push {
     uint32_t a_outer, a_inner, b_outer, b_inner, c_outer, c_inner;
     uint32_t inner;
     uint32_t tiles_m, tiles_n, groups;
+    uint32_t after[HK_FINISH_OPERANDS];
 };
 
 static uint64_t span(const struct product *p, int side) {
@@ -304,7 +325,7 @@ static void add_fours(struct hk_dispatch *d, const struct kernel *kernel, const 
     d->spec[d->n_spec++] = kernel->ahead;
     for (int side = A; side <= C; side++) {
         const int dense = side == C ? N : side == A ? (d->spec[1] ? K : M) : (d->spec[2] ? N : K);
-        d->spec[d->n_spec++] = p->side[side].stride[dense] == 1 &&
+        d->spec[d->n_spec++] = side == C ? has_fours(p) : p->side[side].stride[dense] == 1 &&
                                is_aligned(p, side, dense, 4 * hk_dtype_size(p->side[side].operand->dtype));
     }
 }
@@ -313,10 +334,10 @@ static void add_fours(struct hk_dispatch *d, const struct kernel *kernel, const 
 static void add_matrices(struct hk_dispatch *d, const struct kernel *kernel, const struct product *p,
                          const struct hk_limits *limits) {
     const struct hk_cooperative *const matrix = find_matrix(kernel, p, limits);
-    const bool whole = !p->bias && !p->accumulate && is_aligned(p, C, N, 16);
+    const bool whole = !p->bias && !p->accumulate && !p->finish && has_fours(p);
     const uint32_t spec[] = {matrix->m, matrix->n, matrix->k, read_width(p, A, dense_axis(p, A)),
-                             read_width(p, B, dense_axis(p, B)), whole};
-    if (matrix->dtype == HK_BF16) d->shader = kernel->bf16;
+                             read_width(p, B, dense_axis(p, B)), whole, has_fours(p)};
+    if (matrix->dtype == HK_BF16 && !p->finish) d->shader = kernel->bf16;
     memcpy(d->spec + d->n_spec, spec, sizeof spec);
     d->n_spec += (int)HK_LENGTH(spec);
     d->subgroup_size = limits->cooperative_subgroup;
@@ -332,7 +353,21 @@ static void add_widths(struct hk_dispatch *d, const struct kernel *kernel, const
     if (dtype == HK_BF16) d->shader = kernel->bf16;
 }
 
+/* c; where the kernel does not store it, something to read in its place. */
+static void bind_result(struct hk_dispatch *d, const struct product *p) {
+    if (p->finish && !p->finish->keeps) hk_bind_range(d, p->side[B].operand, p->side[B].offset, span(p, B), HK_READ, C);
+    else bind(d, p, C, p->accumulate ? HK_READ | HK_WRITE : HK_WRITE);
+}
+
+/* push: where the bases of its operands are, in bytes. */
+static hk_status add_finish(const struct product *p, const char *define, bool fours, size_t push, struct hk_written *text,
+                            struct hk_dispatch *d) {
+    text->length = 0, text->n_constants = 0;
+    return p->finish ? hk_finish_add(p->finish, define, fours, (int)(push / sizeof(uint32_t)), text, d) : HK_OK;
+}
+
 static hk_status record_kernel(const struct product *p, const struct kernel *kernel, struct hk_recorder *recorder) {
+    struct hk_written text;
     const uint32_t invocations = kernel->invocations ? kernel->invocations : HK_MAX(recorder->limits->subgroup_size, 1);
     const int64_t tile_n = kernel->invocations ? kernel->tile_n : kernel->tile_n * invocations;
     struct push push = describe(p);
@@ -354,10 +389,12 @@ static hk_status record_kernel(const struct product *p, const struct kernel *ker
     HK_PUSH(&d, push);
     bind(&d, p, A, HK_READ);
     bind(&d, p, B, HK_READ);
-    bind(&d, p, C, p->accumulate ? HK_READ | HK_WRITE : HK_WRITE);
+    bind_result(&d, p);
     bind(&d, p, BIAS, HK_READ);
+    const bool bf16 = kernel->needs == COOPERATIVE && p->side[A].operand->dtype == HK_BF16;
+    const hk_status status = add_finish(p, bf16 ? "BF16_ELEMENTS" : NULL, !kernel->most_m, offsetof(struct push, after), &text, &d);
     hk_groups(recorder, &d, push.groups);
-    return recorder->record(recorder, &d);
+    return status ? status : recorder->record(recorder, &d);
 }
 
 /* The products of parts of k, [parts, batch, M, N] in the scratch memory. */
@@ -365,6 +402,7 @@ static struct product in_parts(const struct product *p, int64_t parts) {
     const int64_t k = p->size[K] / parts, items = batch_items(p), elements = p->size[M] * p->size[N];
     struct product result = *p;
     result.bias = result.accumulate = false;
+    result.finish = NULL;
     result.batch_rank = 2;
     result.size[K] = k, result.size[BATCH] = parts, result.size[BATCH + 1] = items;
     for (int s = A; s <= B; s++) {
@@ -382,6 +420,7 @@ static hk_status record_sum(const struct product *p, const struct product *parts
     struct {
         uint32_t base_parts, base_c, base_bias;
         uint32_t parts, elements, m, n, c_batch, c_row;
+        uint32_t after[HK_FINISH_OPERANDS];
     } push = {.parts = (uint32_t)parts->size[BATCH],
               .elements = (uint32_t)parts->side[C].stride[BATCH],
               .m = (uint32_t)p->size[M],
@@ -394,12 +433,16 @@ static hk_status record_sum(const struct product *p, const struct product *parts
                             .n_spec = 3,
                             .flops = read + more * push.elements,
                             .bytes = 4 * (read + more * push.elements)};
+    struct hk_written text;
     HK_PUSH(&d, push);
     hk_bind_range(&d, p->scratch, 0, span(parts, C), HK_READ, 0);
-    hk_bind_range(&d, p->side[C].operand, p->side[C].offset, span(p, C), p->accumulate ? HK_READ | HK_WRITE : HK_WRITE, 1);
+    if (p->finish && !p->finish->keeps) hk_bind_range(&d, p->scratch, 0, span(parts, C), HK_READ, 1);
+    else hk_bind_range(&d, p->side[C].operand, p->side[C].offset, span(p, C), p->accumulate ? HK_READ | HK_WRITE : HK_WRITE, 1);
     hk_bind_range(&d, p->side[BIAS].operand, p->side[BIAS].offset, span(p, BIAS), HK_READ, 2);
+    const hk_status status =
+        add_finish(p, NULL, false, (size_t)((char *)push.after - (char *)&push), &text, &d);
     hk_groups(recorder, &d, (push.elements + INVOCATIONS - 1) / INVOCATIONS);
-    return recorder->record(recorder, &d);
+    return status ? status : recorder->record(recorder, &d);
 }
 
 /* A product whose operands fit. */
@@ -511,13 +554,33 @@ static bool is_empty(const struct product *p) {
     return empty;
 }
 
-hk_status hk_matmul_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+static struct product product_of(const struct hk_step *step) {
     const struct hk_operand *const in = step->inputs;
+    return whole(&in[0], &in[1], step->n_inputs > 2 ? &in[2] : NULL, &step->outputs[0]);
+}
+
+hk_status hk_matmul_record(const struct hk_step *step, const struct hk_finish *finish, struct hk_recorder *recorder) {
     struct hk_operand scratch = step->scratch;
     scratch.dtype = HK_F32;
-    struct product p = whole(&in[0], &in[1], step->n_inputs > 2 ? &in[2] : NULL, &step->outputs[0]);
+    struct product p = product_of(step);
     p.scratch = &scratch;
+    p.finish = finish;
     return is_empty(&p) ? HK_OK : for_pieces(&p, recorder->limits, record, recorder);
+}
+
+hk_status hk_matmul_gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    return hk_matmul_record(step, NULL, recorder);
+}
+
+/* One piece, whose standard kernel runs the steps. */
+bool hk_matmul_finishes(const struct hk_step *step, const struct hk_finish *finish, const struct hk_limits *limits) {
+    struct product p = product_of(step);
+    p.finish = finish;
+    merge_batch(&p);
+    if (is_empty(&p) || p.batch_rank > 2 || axis_to_cut(&p, limits) >= 0) return false;
+    struct way standard = {.kernel = find_standard(&p, limits)};
+    standard.parts = count_parts(standard.kernel, &p, limits);
+    return can_finish(&standard, &p, limits);
 }
 
 uint64_t hk_matmul_scratch(const struct hk_call *call, const struct hk_limits *limits) {
@@ -525,7 +588,8 @@ uint64_t hk_matmul_scratch(const struct hk_call *call, const struct hk_limits *l
     struct need need = {limits, 0};
     if (!limits) return 0;
     for (int i = 0; i < call->n_inputs; i++) in[i] = hk_operand_of(call->inputs[i]);
-    const struct product p = whole(&in[0], &in[1], call->n_inputs > 2 ? &in[2] : NULL, &c);
+    const struct hk_step step = {.inputs = in, .n_inputs = call->n_inputs, .outputs = &c, .n_outputs = 1};
+    const struct product p = product_of(&step);
     if (!is_empty(&p)) for_pieces(&p, limits, add_scratch, &need);
     return need.bytes;
 }

@@ -285,7 +285,7 @@ static struct row_grid row_grid(const struct hk_recorder *recorder, int64_t widt
 
 static bool all_fours(const struct hk_recorder *recorder, int64_t width, const struct hk_operand *const *operands, int count) {
     bool fours = width % 4 == 0;
-    for (int i = 0; i < count; i++) fours = fours && hk_binds_fours(recorder, operands[i]);
+    for (int i = 0; i < count; i++) fours = fours && hk_binds_fours(recorder->limits, operands[i]);
     return fours;
 }
 

@@ -66,6 +66,10 @@ struct hk_op {
     struct hk_value *(*merge)(struct hk_value *const *grads, int count, int which);
     struct hk_cost (*cost)(const struct hk_step *step);               /* NULL: one flop per output element */
     hk_cpu_kernel *cpu[HK_ISA_COUNT];
+    /* The op that does this one and elementwise ones on its result as one (struct hk_followed); NULL: there is none. */
+    const struct hk_op *followed;
+    /* Of ops that stand for several: whether a GPU's kernels can do this call. NULL: any. */
+    bool (*fits)(const struct hk_call *call, const struct hk_limits *limits);
     /* Elementwise ops, so that several can run as one (op/fused.h): their inputs broadcast to the output's shape, and its
        elements are the chunk function's. NULL: it is none. */
     hk_cpu_chunk *chunk[HK_ISA_COUNT];
@@ -89,8 +93,14 @@ struct hk_op {
 #define CPU_CHUNK(name) \
     hk_cpu_chunk HK_PASTE(cpu_##name##_chunk, HK_ISA_NAME); \
     void HK_PASTE(cpu_##name##_chunk, HK_ISA_NAME)(const struct hk_chunk *chunk, void *out, const void *const *in, int64_t n)
-enum { CPU_ISA_base = HK_ISA_BASE, CPU_ISA_avx2 = HK_ISA_AVX2, CPU_ISA_avx512 = HK_ISA_AVX512 };
-#define CPU_ISA HK_PASTE(CPU_ISA, HK_ISA_NAME) /* which of a row's functions are of this set */
+enum {
+    CPU_ISA_base = HK_ISA_BASE,
+    CPU_ISA_avx2 = HK_ISA_AVX2,
+    CPU_ISA_avx512 = HK_ISA_AVX512,
+    CPU_ISA_avx512bf16 = HK_ISA_AVX512,
+    CPU_ISA_amx = HK_ISA_AVX512
+};
+#define CPU_ISA HK_PASTE(CPU_ISA, HK_ISA_NAME) /* which of a row's chunk functions this set has */
 #endif
 #if defined(__x86_64__)
 #define CPU_DECLARE(name) hk_cpu_kernel cpu_##name##_base, cpu_##name##_avx2, cpu_##name##_avx512

@@ -229,8 +229,8 @@ static uint32_t place_in_piece(const struct level *l, const struct window *w) {
 
 /* Whether the columns of a window begin and end at multiples of four. On a processor, loads of four are no faster. */
 static bool has_fours(const struct hk_recorder *recorder, const struct level *l, const struct window *w) {
-    return l->B % 4 == 0 && w->column % 4 == 0 && w->columns % 4 == 0 && hk_binds_fours(recorder, &l->x) &&
-           hk_binds_fours(recorder, &l->y) && !recorder->limits->software;
+    return l->B % 4 == 0 && w->column % 4 == 0 && w->columns % 4 == 0 && hk_binds_fours(recorder->limits, &l->x) &&
+           hk_binds_fours(recorder->limits, &l->y) && !recorder->limits->software;
 }
 
 /* The spec constants and push constants of both shaders. */

@@ -20,7 +20,7 @@ void hk_write_number(struct hk_written *written, float number) {
         hk_write(written, "uintBitsToFloat(0x%08xu)", bits);
         return;
     }
-    hk_write(written, "c%d", written->n_constants);
+    hk_write(written, "number%d", written->n_constants);
     written->constants[written->n_constants++] = bits;
 }
 #endif

@@ -14,7 +14,7 @@ struct vk_shader {
 extern const struct vk_shader vk_shaders[];
 extern const int vk_shaders_count;
 
-/* shaders/NAME.glsl, for shaders that are written at run time; NAME has its ending. */
+/* A file of shaders/, for shaders that are written at run time: all that others include, and the products' kernels. */
 struct vk_glsl_file {
     const char *name, *text;
 };

@@ -56,16 +56,16 @@ static void include(struct text *t, const char *name, size_t length) {
     }
 }
 
-/* Each file that a line includes in the place of that line, once. */
+/* Each file that a line includes in the place of that line, once, without its own version: the first line of all says it. */
 static void expand(struct text *t, const char *source) {
-    static const char directive[] = "#include \"";
+    static const char directive[] = "#include \"", version[] = "#version";
     while (*source) {
         const char *end = strchr(source, '\n');
         const size_t length = end ? (size_t)(end - source) + 1 : strlen(source);
         if (!strncmp(source, directive, strlen(directive))) {
             const char *name = source + strlen(directive);
             include(t, name, strcspn(name, "\""));
-        } else {
+        } else if (t->length == 0 || strncmp(source, version, strlen(version))) {
             append(t, source, length);
         }
         source += length;
@@ -180,4 +180,11 @@ hk_status vk_written_find(struct vk_device *device, const char *source, const st
     }
     free(text.data);
     return status;
+}
+
+bool vk_written_knows(struct vk_device *device, const char *extension) {
+    const struct vk_shader *shader;
+    char source[256];
+    snprintf(source, sizeof source, "#version 450\n#extension %s : require\nvoid main() {}\n", extension);
+    return vk_written_find(device, source, &shader) == HK_OK;
 }
