@@ -21,6 +21,7 @@ struct group {
 struct fuser {
     struct hk_layout *layout;
     enum hk_fusing how;
+    enum hk_heads heads;
     int *group_of;        /* by position: index of a group, that of its first member; -1: not elementwise */
     struct group *groups; /* by index */
     int *next;            /* by position: the member after it, -1 at the end */
@@ -81,8 +82,8 @@ static void find_users(struct fuser *f, int n_values) {
 /* ---- What two groups would be together ---- */
 
 /* inputs: of the head, then of the others, each once. outputs: that of the head first, if others than the group read it.
-   shape: of all that is made; calls whose operands lie as the result does, or are one number, may have another with as many
-   elements. */
+   shape: of all that is made; beside a head, which often makes what is seen in another shape, calls whose operands lie as the
+   result does, or are one number, may have another with as many elements. */
 struct outline {
     struct hk_value *inputs[HK_CHUNK_INPUTS + HK_FUSED_INPUTS], *outputs[HK_FUSED_OUTPUTS];
     int n_inputs, n_outputs;
@@ -293,6 +294,33 @@ static bool stay_stored(const struct fuser *f, const struct outline *o, int begi
     return true;
 }
 
+/* The value's memory is not needed by others after the group has run. */
+static bool ends_there(const struct fuser *f, const struct hk_value *value, int a, int b, int at) {
+    const struct hk_value *root = value->root;
+    if (root->storage) return false;
+    for (int i = f->first_user[root->id]; i < f->first_user[root->id + 1]; i++)
+        if (!is_member(f, f->users[i], a, b) && time_of(f, f->users[i]) >= at) return false;
+    return true;
+}
+
+/* A group with a head holds its operands, its results and the sums at once. That is more than before where a result would take
+   the place of what ends there, or where the sums lie in no result, and the head's operands ended before there were any. */
+static bool holds_more(const struct fuser *f, const struct outline *o, int a, int b, int at) {
+    bool sums = false, sizes[8] = {false};
+    for (int k = 0; k < o->n_outputs && o->head; k++) {
+        if (!sums && o->outputs[k]->dtype == HK_F32) sums = true;
+        else sizes[hk_dtype_size(o->outputs[k]->dtype)] = true;
+    }
+    for (int k = 0; k < o->n_inputs && o->head; k++)
+        if ((k < o->head->n_inputs ? !sums : sizes[hk_dtype_size(o->inputs[k]->dtype)]) && ends_there(f, o->inputs[k], a, b, at))
+            return true;
+    return false;
+}
+
+static bool may_hold(const struct fuser *f, const struct outline *o, int a, int b, int at) {
+    return f->heads == HK_ALL_HEADS || !holds_more(f, o, a, b, at);
+}
+
 /* ---- Joining ---- */
 
 /* Group b, which runs after a, becomes a part of it. */
@@ -313,8 +341,9 @@ static bool try_join(struct fuser *f, int a, int b) {
     int64_t waits, hurries;
     if (begin >= end || f->groups[a].n_members + f->groups[b].n_members > HK_FUSED_STEPS) return false;
     if (hk_elements(result_at(f, a)) != hk_elements(result_at(f, b)) || !outline_of(f, a, b, &both)) return false;
-    const bool can_a = can_wait(f, a, b, &waits) && stay_stored(f, &both, end, end);
-    const bool can_b = can_hurry(f, a, b, &hurries) && stay_stored(f, &both, begin, end);
+    if (!both.head && !hk_same_shape(result_at(f, a), result_at(f, b))) return false;
+    const bool can_a = can_wait(f, a, b, &waits) && stay_stored(f, &both, end, end) && may_hold(f, &both, a, b, end);
+    const bool can_b = can_hurry(f, a, b, &hurries) && stay_stored(f, &both, begin, end) && may_hold(f, &both, a, b, begin);
     if (!can_a && !can_b) return false;
     const bool wait = can_a && (!can_b || waits <= hurries);
     if ((wait ? waits : hurries) > 0 && !is_empty(f, begin, end)) return false;
@@ -365,16 +394,28 @@ static bool is_elementwise(const struct fuser *f, const struct hk_call *call) {
     return true;
 }
 
-static void find_groups(struct fuser *f) {
+static void add_groups(struct fuser *f, bool heads) {
     for (int i = 0; i < f->layout->n_calls; i++) {
-        f->next[i] = f->group_of[i] = -1;
-        const bool head = can_be_head(call_at(f, i));
-        if (!head && !is_elementwise(f, call_at(f, i))) continue;
+        const struct hk_call *call = call_at(f, i);
+        if (!(heads ? can_be_head(call) : is_elementwise(f, call))) continue;
         f->group_of[i] = i;
-        f->groups[i] = (struct group){.at = i, .first = i, .last = i, .n_members = 1, .head = head ? i : -1};
+        f->groups[i] = (struct group){.at = i, .first = i, .last = i, .n_members = 1, .head = heads ? i : -1};
     }
+}
+
+static void join_groups(struct fuser *f) {
     for (int i = 0; i < f->layout->n_calls; i++)
         for (int g = f->group_of[i]; g >= 0;) g = join_one(f, g);
+}
+
+/* Heads come last: two of them do not become one, and would keep what reads both apart from the rest. */
+static void find_groups(struct fuser *f) {
+    for (int i = 0; i < f->layout->n_calls; i++) f->next[i] = f->group_of[i] = -1;
+    add_groups(f, false);
+    join_groups(f);
+    if (f->heads == HK_NO_HEADS) return;
+    add_groups(f, true);
+    join_groups(f);
 }
 
 /* ---- Groups become calls ---- */
@@ -468,8 +509,8 @@ static bool replace_groups(struct fuser *f, struct hk_call **made) {
     return true;
 }
 
-bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, struct hk_layout *layout) {
-    struct fuser f = {.layout = layout, .how = how};
+bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, enum hk_heads heads, struct hk_layout *layout) {
+    struct fuser f = {.layout = layout, .how = how, .heads = heads};
     const size_t n = (size_t)layout->n_calls + 1;
     size_t n_users = 1;
     for (int i = 0; i < layout->n_calls; i++) n_users += (size_t)layout->calls[i]->n_inputs;

@@ -236,7 +236,7 @@ done:
 }
 
 static hk_status make_layout(const struct hk_graph *graph, const struct hk_device_base *device, enum hk_fusing fusing,
-                             struct hk_layout *layout) {
+                             enum hk_heads heads, struct hk_layout *layout) {
     const size_t n_calls = (size_t)graph->n_calls + 1, n_values = (size_t)graph->n_values + 1;
     int capacity = 0;
     hk_status status = HK_OK;
@@ -251,7 +251,7 @@ static hk_status make_layout(const struct hk_graph *graph, const struct hk_devic
     collect_live_calls(graph, layout, flags);
     memset(flags, 0, n_calls);
     hk_store_early(layout);
-    if (fusing && !hk_fuse(graph, fusing, layout)) goto memory;
+    if (fusing && !hk_fuse(graph, fusing, heads, layout)) goto memory;
     if (!find_lifetimes(layout, &capacity)) goto memory;
     use_memory_twice(layout, flags);
     remove_calls(layout, flags);
@@ -273,18 +273,21 @@ static uint64_t arena_bytes(const struct hk_layout *layout) {
     return bytes;
 }
 
+/* Groups are made so as to hold no more, but what lives when also decides how well it can be placed: the one that fuses the most
+   is taken of those that need no more memory than those that fuse less. */
 hk_status hk_layout_make(const struct hk_graph *graph, const struct hk_device_base *device, struct hk_layout *layout) {
-    struct hk_layout plain;
-    hk_status status = make_layout(graph, device, device->fusing, layout);
-    if (status || !layout->n_fused) return status;
-    status = make_layout(graph, device, HK_FUSE_NOTHING, &plain);
-    if (status) {
-        hk_layout_free(layout);
-        return status;
+    static const enum hk_heads heads[] = {HK_NO_HEADS, HK_CAREFUL_HEADS, HK_ALL_HEADS};
+    struct hk_layout other;
+    hk_status status = make_layout(graph, device, HK_FUSE_NOTHING, HK_NO_HEADS, layout);
+    for (int i = 0; device->fusing && !status && i < (int)HK_LENGTH(heads); i++) {
+        status = make_layout(graph, device, device->fusing, heads[i], &other);
+        if (status) {
+            hk_layout_free(layout);
+            break;
+        }
+        const bool better = arena_bytes(&other) <= arena_bytes(layout);
+        hk_layout_free(better ? layout : &other);
+        if (better) *layout = other;
     }
-    /* groups are made so as to hold no more, but what lives when also decides how well it can be placed */
-    const bool smaller = arena_bytes(&plain) < arena_bytes(layout);
-    hk_layout_free(smaller ? layout : &plain);
-    if (smaller) *layout = plain;
-    return HK_OK;
+    return status;
 }
