@@ -165,12 +165,13 @@ that "bench op prints gflops" grep -q '"gflops":' out
 # every op there is, on the CPU and on the Vulkan device, and against a reference
 vulkan=
 [ "$("$hekla" devices --json 2>/dev/null | grep -c '"vulkan')" = 0 ] || vulkan=vulkan
-ops=$("$hekla" bench op --help | sed -n 's/^  \([a-z_]*\)  .*\(x\|ANY\|ELEMENTS\).*/\1/p')
+ops=$("$hekla" bench op --help | sed -n 's/^  \([a-z0-9_]*\)  .*\(x\|ANY\|ELEMENTS\).*/\1/p')
 that "bench op lists its ops" [ "$(echo "$ops" | wc -w)" -ge 11 ]
 for op in $ops; do
     gradient=--gradient
     case $op in
         matmul) shape=3x33x65x17 ;;
+        matmul_i8) shape=3x33x65x17 gradient= ;;
         attention) shape=2x3x33x16 ;;
         adamw) shape=1000 gradient= ;;
         copy) shape=33x65 gradient= ;;

@@ -139,7 +139,10 @@ HK_API struct hk_value *hk_contiguous(struct hk_value *x); /* x itself where it 
    f32 through hk_cast, to f32 weights that were cast; hk_gradients gives a 16-bit value its gradient in its own dtype. */
 
 /* a [..., M, K], b [..., K, N] -> [..., M, N]; the leading dimensions broadcast. Transposed operands (hk_transpose, or any
-   permutation that leaves one of the last two dimensions dense) are read in place. */
+   permutation that leaves one of the last two dimensions dense) are read in place.
+
+   Also of two i8, summed in i32, i32 out: exact, therefore K <= 131071. No gradient; scales are for the caller to multiply by.
+   GPUs read four of i8 at once where rows (along the dense dimension) begin at multiples of four bytes: others take longer. */
 HK_API struct hk_value *hk_matmul(struct hk_value *a, struct hk_value *b);
 /* x [..., K], weight [N, K], bias [N] (of any of the three dtypes) or NULL -> x weight^T + bias [..., N] */
 HK_API struct hk_value *hk_linear(struct hk_value *x, struct hk_value *weight, struct hk_value *bias);
