@@ -105,7 +105,7 @@ void gemm_block_i8(const struct gemm *g, float *workspace);
    or its columns are dense. */
 #define GEMM_FEW 4
 void gemm_few(const struct gemm *g);
-/* The same of i8, with 4 * m * k bytes of workspace and 256 more. */
+/* The same of i8, with 2 * m * k bytes of workspace and 256 more. */
 void gemm_few_i8(const struct gemm *g, float *workspace);
 
 #endif

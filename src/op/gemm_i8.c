@@ -19,11 +19,13 @@ static inline vi set_word(uint32_t x) { return (vi){0} + (int32_t)x; }
    each of its products: OFFSET is what the row's sum is multiplied by to make up for it. */
 
 #if defined(__AVX512VNNI__)
+#define GROUP_IS_PAIR 0
 enum { GROUP = 4, OFFSET = -128 };
 static inline vi dot(vi sum, vi a, vi b) { return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)b, (__m512i)a); }
 static inline vi sum_of(vi a) { return dot((vi){0}, a, (vi){0} + 0x01010101); }
 static inline vi as_right(vi b) { return b ^ (int32_t)0x80808080; }
 #else
+#define GROUP_IS_PAIR 1
 enum { GROUP = 2, OFFSET = 0 };
 static inline vi dot(vi sum, vi a, vi b) {
 #if defined(__AVX512BW__)
@@ -45,32 +47,76 @@ static inline vi as_right(vi b) { return b; }
 
 /* ---- Words ---- */
 
-/* The next VW words of a vector that is dense along k, of which k elements are there. */
-INLINED vi words_along(const int8_t *x, int64_t k) {
-    typedef int8_t bytes __attribute__((vector_size(VW * GROUP)));
-    bytes b = {0};
-    if (k >= VW * GROUP) memcpy(&b, x, sizeof b);
-    else if (k > 0) memcpy(&b, x, (size_t)k);
-#if defined(__AVX512VNNI__)
-    return (vi)b;
+/* VW bytes as numbers of 32 bits, and 2 VW as numbers of 16: compilers take __builtin_convertvector apart. */
+static inline vi widened(const int8_t *p) {
+#if defined(__AVX512F__)
+    return (vi)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+#elif defined(__AVX2__)
+    return (vi)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)p));
+#elif defined(__SSE2__)
+    int32_t four;
+    memcpy(&four, p, sizeof four);
+    const __m128i bytes = _mm_cvtsi32_si128(four), pairs = _mm_unpacklo_epi8(bytes, bytes);
+    return (vi)_mm_srai_epi32(_mm_unpacklo_epi16(pairs, pairs), 24);
 #else
-    typedef int16_t halves __attribute__((vector_size(VW * 4)));
-    return (vi)__builtin_convertvector(b, halves);
+    vi x;
+    for (int i = 0; i < VW; i++) x[i] = p[i];
+    return x;
+#endif
+}
+#if GROUP_IS_PAIR
+static inline vi widened_pairs(const int8_t *p) {
+#if defined(__AVX512BW__)
+    return (vi)_mm512_cvtepi8_epi16(_mm256_loadu_si256((const __m256i *)(const void *)p));
+#elif defined(__AVX2__)
+    return (vi)_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)p));
+#elif defined(__SSE2__)
+    const __m128i bytes = _mm_loadl_epi64((const __m128i *)(const void *)p);
+    return (vi)_mm_srai_epi16(_mm_unpacklo_epi8(bytes, bytes), 8);
+#elif defined(__aarch64__)
+    return (vi)vmovl_s8(vld1_s8(p));
+#else
+    int16_t x[2 * VW];
+    vi pairs;
+    for (int i = 0; i < 2 * VW; i++) x[i] = p[i];
+    memcpy(&pairs, x, sizeof pairs);
+    return pairs;
+#endif
+}
+#endif
+
+/* The next VW words of a vector that is dense along k. */
+static inline vi whole_words_along(const int8_t *x) {
+#if GROUP_IS_PAIR
+    return widened_pairs(x);
+#else
+    return load_words((const uint32_t *)(const void *)x);
 #endif
 }
 
-/* A word of each of VW vectors that lie side by side, of which `width` are there, and k elements of each. */
-INLINED vi words_across(const int8_t *x, int64_t width, int64_t k, int64_t inner) {
-    typedef int8_t bytes __attribute__((vector_size(VW)));
+/* The same where k elements are there. */
+INLINED vi words_along(const int8_t *x, int64_t k) {
+    if (k >= VW * GROUP) return whole_words_along(x);
+    int8_t part[VW * GROUP] = {0};
+    if (k > 0) memcpy(part, x, (size_t)k);
+    return whole_words_along(part);
+}
+
+/* A word of each of VW vectors that lie side by side. */
+INLINED vi whole_words_across(const int8_t *x, int64_t inner) {
     words result = {0};
-    for (int e = 0; e < GROUP && e < k; e++, x += inner) {
-        bytes b = {0};
-        if (width >= VW) memcpy(&b, x, sizeof b);
-        else memcpy(&b, x, (size_t)width);
-        const words element = (words)__builtin_convertvector(b, vi) & (GROUP == 4 ? 0xffu : 0xffffu);
-        result |= element << (unsigned)(e * (32 / GROUP));
-    }
+#pragma GCC unroll 4
+    for (int e = 0; e < GROUP; e++)
+        result |= ((words)widened(x + e * inner) & (GROUP == 4 ? 0xffu : 0xffffu)) << (unsigned)(e * (32 / GROUP));
     return (vi)result;
+}
+
+/* The same where `width` of the vectors are there, and k elements of each. */
+INLINED vi words_across(const int8_t *x, int64_t width, int64_t k, int64_t inner) {
+    if (width >= VW && k >= GROUP) return whole_words_across(x, inner);
+    int8_t part[GROUP * VW] = {0};
+    for (int64_t e = 0; e < HK_MIN(k, GROUP); e++) memcpy(part + e * VW, x + e * inner, (size_t)HK_MIN(width, VW));
+    return whole_words_across(part, VW);
 }
 
 /* ---- Packing ---- */
@@ -261,6 +307,7 @@ INLINED void few_rows_of_b(const struct gemm *g, const struct few *few, int64_t 
     const int64_t k = g->k - p * GROUP;
     for (int64_t j = 0; j < g->n; j += VW) {
         vi y[FEW_DEPTH];
+        for (int e = 0; j % 64 == 0 && e < depth * GROUP; e++) __builtin_prefetch(b + (depth * GROUP + e) * g->b_row + j);
 #pragma GCC unroll 4
         for (int u = 0; u < depth; u++)
             y[u] = as_right(words_across(b + u * GROUP * g->b_row + j, g->n - j, k - u * GROUP, g->b_row));
