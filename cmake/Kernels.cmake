@@ -1,8 +1,8 @@
 # CPU kernels: op files are compiled once for their rows (as all sources are) and once per instruction set for their
 # kernels, with HK_ISA_NAME telling which. The device picks one set at run time.
 #
-# The sets with products of bf16 differ from avx512 in those, and in those of i8: they have the sources of hekla_bf16_sources, and the
-# other ops have avx512's kernels.
+# The sets with products of bf16 differ from avx512 in those, and in those of i8: they have the sources of
+# hekla_bf16_sources, and the other ops have avx512's kernels.
 set(hekla_isas base)
 set(hekla_isa_flags_base "")
 set(hekla_bf16_sources gemm.c gemm_bf16.c gemm_i8.c matmul.c)

@@ -42,8 +42,9 @@ uvec4 turned(uvec4 x) {
 // Of a side:
 //   word   four bytes from byte i on
 //   part   `count` of them, then 0
-//   quad   of four rows of a, or columns of b, from `edge` on of `size`, the word of elements k .. k + 3. What is past the end of
-//          k is 0, and what is past the last row or column gives what is not stored. whole: all of k is there
+//   some   what is there of four bytes of which the first is element `begin`, before element `end`
+//   quad   of four rows of a, or columns of b, from `edge` on of `size`, the word of elements k .. k + 3. What is past the end
+//          of k is 0, and what is past the last row or column gives what is not stored. whole: all of k is there
 #define SIDE(side, ALONG_K, WORDS)                                                                                         \
     uint word_##side(uint i) {                                                                                             \
         if (WORDS) return side[i / 4];                                                                                     \

@@ -1,5 +1,5 @@
-// matmul_i8 with few rows (m <= ROWS <= 4), where reading b once is all the work: a workgroup has some quads of columns and SLICES
-// invocations for each, which share k and add up in shared memory. Up to 256 invocations.
+// matmul_i8 with few rows (m <= ROWS <= 4), where reading b once is all the work: a workgroup has some quads of columns and
+// SLICES invocations for each, which share k and add up in shared memory. Up to 256 invocations.
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require

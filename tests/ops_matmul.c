@@ -495,8 +495,12 @@ BUILD(heads_i8, hk_matmul(hk_permute(as(in[0], HK_I8, false), HK_AXES(0, 2, 1, 3
                           hk_permute(as(in[1], HK_I8, false), HK_AXES(0, 2, 3, 1))))
 BUILD(nn_i8_f32, hk_matmul(as(in[0], HK_I8, false), in[1]))
 BUILD(linear_i8, hk_linear(as(in[0], HK_I8, false), as(in[1], HK_I8, false), NULL))
-static void inner_i8_of(const struct hk_case *c, const double *const *in, double *out) { inner_product(c, in, out, HK_F32, false); }
-static void inner_i8_t_of(const struct hk_case *c, const double *const *in, double *out) { inner_product(c, in, out, HK_F32, true); }
+static void inner_i8_of(const struct hk_case *c, const double *const *in, double *out) {
+    inner_product(c, in, out, HK_F32, false);
+}
+static void inner_i8_t_of(const struct hk_case *c, const double *const *in, double *out) {
+    inner_product(c, in, out, HK_F32, true);
+}
 
 #define WHOLE(least, most, ...)                                                                                        \
     { .dtype = HK_I32, .shape = HK_SHAPE(__VA_ARGS__), .low = least, .high = most }
@@ -505,7 +509,10 @@ static void inner_i8_t_of(const struct hk_case *c, const double *const *in, doub
 #define MOST(...) WHOLE(127, 128, __VA_ARGS__)
 /* tolerance: less than 1 for any sum that i32 holds */
 #define I8_CASE(text, build_it, ref, ...)                                                                              \
-    { .name = text, .inputs = {__VA_ARGS__}, .n_inputs = 2, .build = build_it, .reference = ref, .exact = true, .tolerance = 1e-6 }
+    {                                                                                                                  \
+        .name = text, .inputs = {__VA_ARGS__}, .n_inputs = 2, .build = build_it, .reference = ref, .exact = true,      \
+        .tolerance = 1e-6                                                                                              \
+    }
 
 static const struct hk_case i8_cases[] = {
     I8_CASE("nn, odd sizes", nn_i8, nn_of, I8(5, 7), I8(7, 9)),

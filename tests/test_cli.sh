@@ -85,7 +85,7 @@ expect 2 "--precision must be" "$hekla" bench step --model gpt-tiny --precision 
 expect 2 "--precision must be" "$hekla" generate run --precision half
 expect 2 "gpt-huge" "$hekla" bench generate --model gpt-huge
 expect 2 "--model NAME is missing" "$hekla" bench start
-expect 2 "--op must be one of matmul, attention" "$hekla" bench op --op dance --shape 3x4
+expect 2 "--op must be one of matmul, matmul_i8, attention" "$hekla" bench op --op dance --shape 3x4
 expect 2 "--shape must be [Bx]MxNxK" "$hekla" bench op --op matmul --shape 3x4
 expect 2 "--shape must be" "$hekla" bench op --op softmax --shape 3x4x
 expect 2 "--shape must be" "$hekla" bench op --op softmax --shape 3x0
@@ -166,7 +166,7 @@ that "bench op prints gflops" grep -q '"gflops":' out
 vulkan=
 [ "$("$hekla" devices --json 2>/dev/null | grep -c '"vulkan')" = 0 ] || vulkan=vulkan
 ops=$("$hekla" bench op --help | sed -n 's/^  \([a-z0-9_]*\)  .*\(x\|ANY\|ELEMENTS\).*/\1/p')
-that "bench op lists its ops" [ "$(echo "$ops" | wc -w)" -ge 11 ]
+that "bench op lists its ops" [ "$(echo "$ops" | wc -w)" -ge 12 ]
 for op in $ops; do
     gradient=--gradient
     case $op in

@@ -144,10 +144,10 @@ static double number_at(const void *data, enum hk_dtype dtype, int64_t i) {
     return (double)(dtype == HK_F16 ? hk_f32_from_f16(half) : hk_f32_from_bf16(half));
 }
 
-/* By how much x misses ref; whole numbers must be the same. The largest |x - ref| / (1e-5 max|ref| + 1e-4 |ref|), so that 1 is the most allowed, as in
+/* By how much x misses ref: the largest |x - ref| / (1e-5 max|ref| + 1e-4 |ref|), so that 1 is the most allowed, as in
    the tests of ops. What is stored in 16 bits may differ by one of its own roundings besides, and by one of the largest where
    what it is made of was rounded on the way, for gradients two: of probabilities and of the scores' gradients. Infinite for a
-   NaN. */
+   NaN, and for whole numbers that are not the same. */
 static double compare(const void *x, const void *ref, enum hk_dtype dtype, int64_t count, int roundings) {
     const double rounding = dtype == HK_BF16 ? 0x1p-8 : dtype == HK_F16 ? 0x1p-11 : 1e-4;
     const double share = roundings && dtype != HK_F32 ? roundings * rounding : 1e-5;
@@ -155,7 +155,8 @@ static double compare(const void *x, const void *ref, enum hk_dtype dtype, int64
     for (int64_t i = 0; i < count; i++) largest = fmax(largest, fabs(number_at(ref, dtype, i)));
     for (int64_t i = 0; i < count; i++) {
         const double a = number_at(x, dtype, i), b = number_at(ref, dtype, i);
-        const double e = dtype == HK_I32 && a != b ? INFINITY : fabs(a - b) / (share * largest + rounding * fabs(b) + 0x1p-126);
+        const double allowed = share * largest + rounding * fabs(b) + 0x1p-126;
+        const double e = dtype == HK_I32 && a != b ? INFINITY : fabs(a - b) / allowed;
         error = e <= error ? error : isnan(e) ? INFINITY : e; /* a NaN is not under anything */
     }
     return error;

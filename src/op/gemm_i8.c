@@ -128,8 +128,8 @@ _Static_assert((DEPTH * (WIDTH + GEMM_ROWS) + VW + GEMM_ROWS) * sizeof(uint32_t)
 
 static int64_t count_words(int64_t k) { return (k + GROUP - 1) / GROUP; }
 
-/* `width` (<= VW) vectors of length k, element (i, p) at source[i * outer + p * inner], as rows of words, pitch apart: the lanes
-   past width are stored as well, and the next row overwrites them. */
+/* `width` (<= VW) vectors of length k, element (i, p) at source[i * outer + p * inner], as rows of words, pitch apart: the
+   lanes past width are stored as well, and the next row overwrites them. */
 INLINED void pack(uint32_t *target, int64_t pitch, const int8_t *source, int64_t width, int64_t k, int64_t outer,
                   int64_t inner, bool right) {
     if (outer == 1) {
@@ -150,7 +150,8 @@ INLINED void pack(uint32_t *target, int64_t pitch, const int8_t *source, int64_t
 
 /* B's columns [column, column + width) at depth [first, first + depth): strips of GEMM_COLUMNS, whatever is left of them. Where
    the columns lie side by side, they are read a few rows at a time for all strips, in whole cache lines. */
-static void pack_b(const struct gemm *g, uint32_t *packed, int64_t column, int64_t width, int64_t first, int64_t depth) {
+static void pack_b(const struct gemm *g, uint32_t *packed, int64_t column, int64_t width, int64_t first,
+                   int64_t depth) {
     const int64_t step = g->b_column == 1 ? 4 * GROUP : depth, height = count_words(depth);
     const int8_t *const b = (const int8_t *)g->b + column * g->b_column + first * g->b_row;
     for (int64_t p = 0; p < depth; p += step)
@@ -165,7 +166,7 @@ static void pack_a(uint32_t *packed, int32_t *start, const int8_t *a, int64_t ro
                    int64_t a_column) {
     pack(packed, rows, a, rows, depth, a_row, a_column, false);
     vi sum = {0};
-    for (int64_t p = 0; OFFSET && p < count_words(depth); p++) sum += sum_of(load_words(packed + p * rows));
+    for (int64_t p = 0; OFFSET != 0 && p < count_words(depth); p++) sum += sum_of(load_words(packed + p * rows));
     sum *= OFFSET;
     memcpy(start, &sum, (size_t)rows * sizeof *start);
 }

@@ -553,7 +553,10 @@ static struct hk_operand piece_side(const struct product *p, int side, int rows,
 
 static hk_status visit(const struct product *p, void *context) {
     const struct visit *const v = context;
-    const struct hk_matmul_piece piece = {piece_side(p, A, M, K), piece_side(p, B, K, N), piece_side(p, C, M, N), p->accumulate};
+    const struct hk_matmul_piece piece = {.a = piece_side(p, A, M, K),
+                                          .b = piece_side(p, B, K, N),
+                                          .c = piece_side(p, C, M, N),
+                                          .accumulate = p->accumulate};
     return v->piece(&piece, v->context);
 }
 

@@ -14,7 +14,8 @@ static bool infer(struct hk_call *call) {
     int64_t shape[HK_MAX_RANK];
     if (k > MOST_K)
         return hk_graph_fail(call->graph, HK_ERROR_INVALID,
-                             "matmul: the sum of %lld products of i8 may not fit an i32: %d are the most", (long long)k, MOST_K);
+                             "matmul: the sum of %lld products of i8 may not fit an i32: %d are the most", (long long)k,
+                             MOST_K);
     for (int i = 0; i < a->rank - 1; i++) shape[i] = a->shape[i];
     shape[a->rank - 1] = b->shape[b->rank - 1];
     hk_infer_output(call, 0, HK_I32, a->rank, shape);

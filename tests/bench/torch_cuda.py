@@ -36,7 +36,8 @@ def matmul(sizes, dtypes, transpose):
 def matmul_i8(sizes, dtypes, transpose):
     m, n, k = sizes
     shapes = [(m, k), (k, n)]
-    a, b = (torch.randint(-128, 128, s[::-1] if t == "t" else s, device="cuda", dtype=torch.int8) for s, t in zip(shapes, transpose))
+    a, b = (torch.randint(-128, 128, s[::-1] if t == "t" else s, device="cuda", dtype=torch.int8)
+            for s, t in zip(shapes, transpose))
     return lambda x, y: torch._int_mm(x.mT if transpose[0] == "t" else x, y.mT if transpose[1] == "t" else y), [a, b]
 
 
