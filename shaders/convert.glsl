@@ -1,8 +1,8 @@
-// Elements of each dtype (enum hk_dtype) as bits, and from one dtype to another; f16, bf16 and u8 lie in 32-bit words.
+// Elements of each dtype (enum hk_dtype) as bits, and from one dtype to another; f16, bf16, u8 and i8 lie in 32-bit words.
 // Roundings as src/base/numbers.c has them.
-const uint F32 = 0, F16 = 1, BF16 = 2, I32 = 3, U8 = 4;
+const uint F32 = 0, F16 = 1, BF16 = 2, I32 = 3, U8 = 4, I8 = 5;
 
-uint elements_per_word(uint dtype) { return dtype == F16 || dtype == BF16 ? 2 : dtype == U8 ? 4 : 1; }
+uint elements_per_word(uint dtype) { return dtype == F16 || dtype == BF16 ? 2 : dtype == U8 || dtype == I8 ? 4 : 1; }
 
 // The lane-th element of a word.
 uint element_of(uint word, uint lane, uint dtype) {
@@ -41,6 +41,7 @@ float f32_from(uint bits, uint dtype) {
     if (dtype == BF16) return uintBitsToFloat(bits << 16);
     if (dtype == I32) return float(int(bits));
     if (dtype == U8) return float(bits);
+    if (dtype == I8) return float(bitfieldExtract(int(bits), 0, 8));
     return uintBitsToFloat(bits);
 }
 
@@ -51,12 +52,16 @@ int i32_from_f32(float x) {
     return isnan(x) ? 0 : int(x);
 }
 
+// To the nearest, even where two are as near, clamped; NaN gives 0.
+int i8_from_f32(float x) { return isnan(x) ? 0 : int(roundEven(clamp(x, -128.0, 127.0))); }
+
 uint convert(uint bits, uint from, uint to) {
     if (from == to) return bits;
-    const bool whole = from == I32 || from == U8;
-    if (to == I32 || to == U8) {
-        const int x = whole ? int(bits) : i32_from_f32(f32_from(bits, from));
-        return uint(to == U8 ? clamp(x, 0, 255) : x);
+    const bool whole = from == I32 || from == U8 || from == I8;
+    if (to == I8 && !whole) return uint(i8_from_f32(f32_from(bits, from))) & 0xffu;
+    if (to == I32 || to == U8 || to == I8) {
+        const int x = !whole ? i32_from_f32(f32_from(bits, from)) : from == I8 ? bitfieldExtract(int(bits), 0, 8) : int(bits);
+        return to == I8 ? uint(clamp(x, -128, 127)) & 0xffu : uint(to == U8 ? clamp(x, 0, 255) : x);
     }
     const float x = f32_from(bits, from);
     return to == F16 ? f16_from_f32(x) : to == BF16 ? bf16_from_f32(x) : floatBitsToUint(x);

@@ -481,3 +481,108 @@ static const struct hk_refusal refusals[] = {
 
 const struct hk_case_set hk_cases_matmul = {cases, sizeof cases / sizeof *cases, refusals,
                                             sizeof refusals / sizeof *refusals};
+
+/* ---- matmul_i8: what hk_matmul makes of two i8, exact ---- */
+
+BUILD(nn_i8, hk_matmul(as(in[0], HK_I8, false), as(in[1], HK_I8, false)))
+BUILD(nt_i8, hk_matmul(as(in[0], HK_I8, false), as(in[1], HK_I8, true)))
+BUILD(tn_i8, hk_matmul(as(in[0], HK_I8, true), as(in[1], HK_I8, false)))
+BUILD(tt_i8, hk_matmul(as(in[0], HK_I8, true), as(in[1], HK_I8, true)))
+BUILD(inner_i8, hk_matmul(inner_columns(as(in[0], HK_I8, false)), inner_columns(as(in[1], HK_I8, false))))
+BUILD(inner_i8_t, hk_matmul(hk_transpose(inner_columns(as(in[0], HK_I8, false))), inner_columns(as(in[1], HK_I8, false))))
+BUILD(gaps_i8, hk_matmul(hk_slice(as(in[0], HK_I8, false), -1, 0, 14, 2), as(in[1], HK_I8, false)))
+BUILD(heads_i8, hk_matmul(hk_permute(as(in[0], HK_I8, false), HK_AXES(0, 2, 1, 3)),
+                          hk_permute(as(in[1], HK_I8, false), HK_AXES(0, 2, 3, 1))))
+BUILD(nn_i8_f32, hk_matmul(as(in[0], HK_I8, false), in[1]))
+BUILD(linear_i8, hk_linear(as(in[0], HK_I8, false), as(in[1], HK_I8, false), NULL))
+static void inner_i8_of(const struct hk_case *c, const double *const *in, double *out) {
+    inner_product(c, in, out, HK_F32, false);
+}
+static void inner_i8_t_of(const struct hk_case *c, const double *const *in, double *out) {
+    inner_product(c, in, out, HK_F32, true);
+}
+
+#define WHOLE(least, most, ...)                                                                                        \
+    { .dtype = HK_I32, .shape = HK_SHAPE(__VA_ARGS__), .low = least, .high = most }
+#define I8(...) WHOLE(-128, 128, __VA_ARGS__)
+#define LEAST(...) WHOLE(-128, -127, __VA_ARGS__)
+#define MOST(...) WHOLE(127, 128, __VA_ARGS__)
+/* tolerance: less than 1 for any sum that i32 holds */
+#define I8_CASE(text, build_it, ref, ...)                                                                              \
+    {                                                                                                                  \
+        .name = text, .inputs = {__VA_ARGS__}, .n_inputs = 2, .build = build_it, .reference = ref, .exact = true,      \
+        .tolerance = 1e-6                                                                                              \
+    }
+
+static const struct hk_case i8_cases[] = {
+    I8_CASE("nn, odd sizes", nn_i8, nn_of, I8(5, 7), I8(7, 9)),
+    I8_CASE("nt, odd sizes", nt_i8, nt_of, I8(5, 7), I8(9, 7)),
+    I8_CASE("tn, odd sizes", tn_i8, tn_of, I8(7, 5), I8(7, 9)),
+    I8_CASE("tt, odd sizes", tt_i8, tt_of, I8(7, 5), I8(9, 7)),
+    I8_CASE("one number", nn_i8, nn_of, I8(1, 1), I8(1, 1)),
+    I8_CASE("outer product", nn_i8, nn_of, I8(17, 1), I8(1, 33)),
+    I8_CASE("inner product", nn_i8, nn_of, I8(1, 300), I8(300, 1)),
+    I8_CASE("nn, several blocks", nn_i8, nn_of, I8(133, 1501), I8(1501, 203)),
+    I8_CASE("nt, several blocks", nt_i8, nt_of, I8(133, 1501), I8(201, 1501)),
+    I8_CASE("tn, several blocks", tn_i8, tn_of, I8(1501, 130), I8(1501, 259)),
+    I8_CASE("tt, several blocks", tt_i8, tt_of, I8(1501, 130), I8(259, 1501)),
+    I8_CASE("more columns than a block", nn_i8, nn_of, I8(9, 21), I8(21, 1101)),
+    I8_CASE("whole tiles, nn", nn_i8, nn_of, I8(128, 96), I8(96, 256)),
+    I8_CASE("whole tiles, nt", nt_i8, nt_of, I8(128, 96), I8(256, 96)),
+    I8_CASE("whole tiles, tn", tn_i8, tn_of, I8(96, 128), I8(96, 256)),
+    I8_CASE("whole tiles, tt", tt_i8, tt_of, I8(96, 128), I8(256, 96)),
+    I8_CASE("whole words, not whole tiles, nn", nn_i8, nn_of, I8(60, 68), I8(68, 76)),
+    I8_CASE("whole words, not whole tiles, tt", tt_i8, tt_of, I8(68, 60), I8(76, 68)),
+    I8_CASE("one past whole tiles", nn_i8, nn_of, I8(129, 65), I8(65, 129)),
+    I8_CASE("one short of whole tiles", nt_i8, nt_of, I8(127, 63), I8(127, 63)),
+    I8_CASE("words along k that end within one", nt_i8, nt_of, I8(9, 4), I8(6, 4)),
+    I8_CASE("a row by a matrix", nn_i8, nn_of, I8(1, 65), I8(65, 130)),
+    I8_CASE("a row by a matrix, whole words", nn_i8, nn_of, I8(1, 1024), I8(1024, 132)),
+    I8_CASE("a row by columns", nt_i8, nt_of, I8(1, 65), I8(131, 65)),
+    I8_CASE("a row by columns, whole words", nt_i8, nt_of, I8(1, 1040), I8(67, 1040)),
+    I8_CASE("two rows by columns", nt_i8, nt_of, I8(2, 70), I8(67, 70)),
+    I8_CASE("three rows by columns", nt_i8, nt_of, I8(3, 70), I8(67, 70)),
+    I8_CASE("three rows by a matrix", nn_i8, nn_of, I8(3, 71), I8(71, 67)),
+    I8_CASE("four rows by a matrix", nn_i8, nn_of, I8(4, 70), I8(70, 67)),
+    I8_CASE("four rows by columns", nt_i8, nt_of, I8(4, 131), I8(70, 131)),
+    I8_CASE("four rows that lie across, tn", tn_i8, tn_of, I8(70, 4), I8(70, 67)),
+    I8_CASE("three rows that lie across, tt", tt_i8, tt_of, I8(70, 3), I8(67, 70)),
+    I8_CASE("a matrix by a column", nn_i8, nn_of, I8(67, 70), I8(70, 1)),
+    I8_CASE("a matrix that lies across by a column", tn_i8, tn_of, I8(70, 67), I8(70, 1)),
+    I8_CASE("nothing to sum", nn_i8, nn_of, I8(3, 0), I8(0, 4)),
+    I8_CASE("no rows", nn_i8, NULL, I8(0, 3), I8(3, 4)),
+    I8_CASE("no columns", nn_i8, NULL, I8(2, 3), I8(3, 0)),
+    I8_CASE("batches", nn_i8, nn_of, I8(3, 5, 6), I8(3, 6, 4)),
+    I8_CASE("batches of whole words, nt", nt_i8, nt_of, I8(2, 3, 32, 16), I8(2, 3, 36, 16)),
+    I8_CASE("batches, three rows", nn_i8, nn_of, I8(5, 3, 70), I8(5, 70, 67)),
+    I8_CASE("b broadcast to a's batches", nn_i8, nn_of, I8(2, 3, 4, 5), I8(3, 5, 2)),
+    I8_CASE("both broadcast", nn_i8, nn_of, I8(2, 1, 4, 5), I8(1, 3, 5, 2)),
+    I8_CASE("three batch dimensions", nn_i8, nn_of, I8(2, 1, 3, 4, 5), I8(1, 2, 3, 5, 2)),
+    I8_CASE("leading dimensions are rows", nn_i8, nn_of, I8(2, 3, 4, 5), I8(5, 6)),
+    I8_CASE("within words", inner_i8, inner_i8_of, I8(35, 68), I8(66, 43)),
+    I8_CASE("within words, tn", inner_i8_t, inner_i8_t_of, I8(66, 38), I8(66, 46)),
+    I8_CASE("within words, one row", inner_i8, inner_i8_of, I8(1, 68), I8(66, 43)),
+    I8_CASE("gaps between columns", gaps_i8, NULL, I8(5, 14), I8(7, 3)),
+    I8_CASE("heads of a projection", heads_i8, NULL, I8(2, 9, 3, 8), I8(2, 7, 3, 8)),
+    I8_CASE("the least by the least", nn_i8, nn_of, LEAST(35, 1300), LEAST(1300, 37)),
+    I8_CASE("the least by the most", nt_i8, nt_of, LEAST(35, 1300), MOST(37, 1300)),
+    I8_CASE("the most by the least", tn_i8, tn_of, MOST(1300, 35), LEAST(1300, 37)),
+    I8_CASE("the largest sum", nn_i8, nn_of, LEAST(5, 131071), LEAST(131071, 2)),
+    I8_CASE("the largest sum, few rows", nt_i8, nt_of, LEAST(2, 131071), LEAST(3, 131071)),
+    I8_CASE("the lowest sum", nt_i8, nt_of, MOST(5, 131071), LEAST(3, 131071)),
+};
+
+static const struct hk_refusal i8_refusals[] = {
+    {"inner sizes", {I8(32, 78), I8(51, 10)}, 2, nn_i8, "matmul: inner sizes differ: a is [32, 78], b is [51, 10]"},
+    {"batches", {I8(2, 3, 4), I8(3, 4, 5)}, 2, nn_i8, "matmul: leading sizes do not broadcast"},
+    {"i8 by f32", {I8(3, 4), F32(4, 5)}, 2, nn_i8_f32, "matmul: operands must both be i8, or neither: a is i8, b is f32"},
+    {"a layer", {I8(3, 4), I8(5, 4)}, 2, linear_i8, "linear: operands must be f32, f16 or bf16"},
+    {"a sum that may overflow",
+     {I8(1, 131072), I8(131072, 1)},
+     2,
+     nn_i8,
+     "matmul: the sum of 131072 products of i8 may not fit an i32: 131071 are the most"},
+};
+
+const struct hk_case_set hk_cases_matmul_i8 = {i8_cases, sizeof i8_cases / sizeof *i8_cases, i8_refusals,
+                                               sizeof i8_refusals / sizeof *i8_refusals};

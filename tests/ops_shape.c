@@ -356,11 +356,17 @@ BUILD(to_f16, hk_cast(in[0], HK_F16))
 BUILD(to_bf16, hk_cast(in[0], HK_BF16))
 BUILD(to_i32, hk_cast(in[0], HK_I32))
 BUILD(to_u8, hk_cast(in[0], HK_U8))
+BUILD(to_i8, hk_cast(in[0], HK_I8))
 BUILD(to_f32, hk_cast(in[0], HK_F32))
 BUILD(f16_and_back, hk_cast(hk_cast(in[0], HK_F16), HK_F32))
 BUILD(bf16_and_back, hk_cast(hk_cast(in[0], HK_BF16), HK_F32))
 BUILD(f16_to_all, hk_cast(hk_cast(hk_cast(hk_cast(in[0], HK_F16), HK_U8), HK_BF16), HK_I32))
 BUILD(u8_to_all, hk_cast(hk_cast(hk_cast(hk_cast(in[0], HK_U8), HK_F16), HK_BF16), HK_F32))
+BUILD(i8_to_all, hk_cast(hk_cast(hk_cast(hk_cast(in[0], HK_I8), HK_F16), HK_BF16), HK_I32))
+BUILD(i8_and_back, hk_cast(hk_cast(in[0], HK_I8), HK_F32))
+BUILD(halves_to_i8, hk_cast(hk_affine(hk_cast(in[0], HK_F32), 0.5f, 0), HK_I8))
+BUILD(i8_to_u8, hk_cast(hk_cast(in[0], HK_I8), HK_U8))
+BUILD(u8_to_i8, hk_cast(hk_cast(in[0], HK_U8), HK_I8))
 BUILD(to_none, hk_cast(in[0], (enum hk_dtype)77))
 REFERENCE(f16_of) {
     for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++)
@@ -377,6 +383,15 @@ REFERENCE(i32_of) {
 REFERENCE(u8_of) {
     for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++) out[i] = fmin(fmax(trunc(in[0][i]), 0), 255);
 }
+REFERENCE(i8_of) {
+    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++) out[i] = fmin(fmax(rint(in[0][i]), -128), 127);
+}
+REFERENCE(halves_to_i8_of) {
+    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++) out[i] = fmin(fmax(rint(in[0][i] / 2), -128), 127);
+}
+REFERENCE(i8_to_u8_of) {
+    for (int64_t i = 0; i < test_elements(c->inputs[0].shape); i++) out[i] = fmin(fmax(in[0][i], 0), 127);
+}
 #define WIDE(lowest, highest) {{.shape = HK_SHAPE(5, 67), .low = lowest, .high = highest}}, 1
 static const struct hk_case cast_cases[] = {
     {"f32 to f16", WIDE(-1.5f, 1.5f), to_f16, f16_of, .exact = true},
@@ -388,6 +403,15 @@ static const struct hk_case cast_cases[] = {
     {"f32 to u8", WIDE(-99, 399), to_u8, u8_of, .exact = true},
     {"i32 to f32", {{HK_I32, HK_SHAPE(5, 67), -2e9f, 2e9f}}, 1, to_f32, .exact = true},
     {"i32 to u8", {{HK_I32, HK_SHAPE(3), -99, 399}}, 1, to_u8, u8_of, .exact = true},
+    {"f32 to i8", WIDE(-200, 200), to_i8, i8_of, .exact = true},
+    {"f32 to i8, clamped", WIDE(-4e9f, 4e9f), to_i8, i8_of, .exact = true},
+    {"halves to i8: to even", {{HK_I32, HK_SHAPE(7, 67), -300, 300}}, 1, halves_to_i8, halves_to_i8_of, .exact = true},
+    {"i32 to i8", {{HK_I32, HK_SHAPE(7, 11), -300, 300}}, 1, to_i8, i8_of, .exact = true},
+    {"i32 to i8, clamped", {{HK_I32, HK_SHAPE(7, 11), -2e9f, 2e9f}}, 1, to_i8, i8_of, .exact = true},
+    {"i8 to f32", WIDE(-200, 200), i8_and_back, i8_of, .exact = true},
+    {"i8, f16, bf16, i32", {{HK_I32, HK_SHAPE(9, 13), -128, 128}}, 1, i8_to_all, same_of, .exact = true},
+    {"i8 to u8", {{HK_I32, HK_SHAPE(9, 13), -300, 300}}, 1, i8_to_u8, i8_to_u8_of, .exact = true},
+    {"u8 to i8", {{HK_I32, HK_SHAPE(9, 13), -300, 300}}, 1, u8_to_i8, i8_to_u8_of, .exact = true},
     {"i32 to f16", {{HK_I32, HK_SHAPE(7), -3000, 3000}}, 1, to_f16, f16_of, .exact = true},
     {"f16 and back", WIDE(-1.5f, 1.5f), f16_and_back, f16_of, .exact = true},
     {"f16 and back, subnormal", WIDE(-1e-5f, 1e-5f), f16_and_back, f16_of, .exact = true},
@@ -421,6 +445,8 @@ SET(store)
 BUILD(fill_f32, hk_fill(graph, HK_F32, HK_SHAPE(3, 5, 37), -2.5))
 BUILD(fill_f16, hk_fill(graph, HK_F16, HK_SHAPE(7), -2.5))
 BUILD(fill_u8, hk_fill(graph, HK_U8, HK_SHAPE(3, 7), 300))
+BUILD(fill_i8, hk_fill(graph, HK_I8, HK_SHAPE(3, 7), -2.5))
+BUILD(fill_i8_clamped, hk_fill(graph, HK_I8, HK_SHAPE(5), -1000))
 BUILD(fill_i32, hk_fill(graph, HK_I32, HK_SCALAR, -3e9))
 BUILD(fill_nothing, hk_fill(graph, HK_F32, HK_SHAPE(3, 0), 1))
 BUILD(fill_negative, hk_fill(graph, HK_F32, HK_SHAPE(3, -2), 1))
@@ -436,6 +462,14 @@ REFERENCE(fill_u8_of) {
     (void)c, (void)in;
     for (int i = 0; i < 21; i++) out[i] = 255;
 }
+REFERENCE(fill_i8_of) {
+    (void)c, (void)in;
+    for (int i = 0; i < 21; i++) out[i] = -2;
+}
+REFERENCE(fill_i8_clamped_of) {
+    (void)c, (void)in;
+    for (int i = 0; i < 5; i++) out[i] = -128;
+}
 REFERENCE(fill_i32_of) {
     (void)c, (void)in;
     out[0] = INT32_MIN;
@@ -444,6 +478,8 @@ static const struct hk_case fill_cases[] = {
     {"f32", .build = fill_f32, .reference = fill_f32_of, .exact = true},
     {"f16", .build = fill_f16, .reference = fill_f16_of, .exact = true},
     {"bytes, clamped", .build = fill_u8, .reference = fill_u8_of, .exact = true},
+    {"signed bytes, to even", .build = fill_i8, .reference = fill_i8_of, .exact = true},
+    {"signed bytes, clamped", .build = fill_i8_clamped, .reference = fill_i8_clamped_of, .exact = true},
     {"a clamped integer", .build = fill_i32, .reference = fill_i32_of, .exact = true},
     {"nothing", .build = fill_nothing, .exact = true},
 };

@@ -222,8 +222,8 @@ static void add_cast(struct world *w) {
         add(w, v->dtype == HK_F32 ? hk_cast(v, HK_I32) : hk_cast(v, HK_F32));
         return;
     }
-    static const enum hk_dtype small[] = {HK_F16, HK_BF16, HK_U8, HK_I32};
-    struct hk_value *cast = hk_cast(v, v->dtype == HK_F32 ? small[pick(w, 4)] : HK_F32);
+    static const enum hk_dtype small[] = {HK_F16, HK_BF16, HK_U8, HK_I32, HK_I8};
+    struct hk_value *cast = hk_cast(v, v->dtype == HK_F32 ? small[pick(w, 5)] : HK_F32);
     add(w, cast);
     if (cast && cast->dtype != HK_F32 && chance(w, 80)) add(w, hk_cast(cast, HK_F32));
 }

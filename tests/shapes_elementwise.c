@@ -79,6 +79,7 @@ static double cast(double x, enum hk_dtype dtype) {
     case HK_BF16: return (double)hk_f32_from_bf16(hk_bf16_from_f32((float)x));
     case HK_I32: return fmin(fmax(trunc(x), INT32_MIN), INT32_MAX);
     case HK_U8: return fmin(fmax(trunc(x), 0), 255);
+    case HK_I8: return fmin(fmax(rint(x), -128), 127);
     default: return (double)(float)x;
     }
 }
@@ -87,7 +88,7 @@ static void cast_of(const struct hk_case *c, const double *const *in, double *ou
     for (int64_t i = 0; i < n; i++) out[i] = cast(cast(in[0][i], way[0]), way[1]);
 }
 void hk_shapes_cast(struct shapes *s) {
-    static const enum hk_dtype dtypes[] = {HK_F32, HK_F16, HK_BF16, HK_I32, HK_U8};
+    static const enum hk_dtype dtypes[] = {HK_F32, HK_F16, HK_BF16, HK_I32, HK_U8, HK_I8};
     for (int i = 0; i < 2; i++) way[i] = dtypes[shapes_number(s, 0, COUNT(dtypes) - 1)];
     shapes_note(s, "to %s, to %s ", hk_dtype_name(way[0]), hk_dtype_name(way[1]));
     shapes_input(s, shapes_one_in(s, 2) ? HK_I32 : HK_F32, shapes_any(s, 0, HK_MAX_RANK), -300, 300);
@@ -109,8 +110,8 @@ static void fill_of(const struct hk_case *c, const double *const *in, double *ou
     for (int64_t i = 0; i < test_elements(source); i++) out[i] = source_start;
 }
 void hk_shapes_fill(struct shapes *s) {
-    static const enum hk_dtype dtypes[] = {HK_F32, HK_F16, HK_BF16, HK_I32, HK_U8};
-    source = shapes_any(s, 0, HK_MAX_RANK), source_start = (double)shapes_number(s, 0, 200);
+    static const enum hk_dtype dtypes[] = {HK_F32, HK_F16, HK_BF16, HK_I32, HK_U8, HK_I8};
+    source = shapes_any(s, 0, HK_MAX_RANK), source_start = (double)shapes_number(s, 0, 127);
     source_dtype = dtypes[shapes_number(s, 0, COUNT(dtypes) - 1)];
     shapes_note(s, "%lld of %s ", (long long)test_elements(source), hk_dtype_name(source_dtype));
     s->c.build = build_fill, s->c.reference = fill_of, s->c.exact = true;

@@ -65,12 +65,13 @@ static struct hk_shape matrix(struct hk_shape batch, int64_t rows, int64_t colum
     return shape;
 }
 
-void hk_shapes_matmul(struct shapes *s) {
+/* layers: linear ones, too. */
+static void draw_product(struct shapes *s, bool layers) {
     const int64_t most = s->most; /* of each operand and of the result, and 16 times as many products */
     int64_t m = shapes_size(s, most), n = shapes_size(s, most / m), k = shapes_size(s, most / (m > n ? m : n));
     while (m * n * k > 16 * most) *(m > n && m > k ? &m : n > k ? &n : &k) /= 2;
     if (shapes_one_in(s, 32)) *(shapes_one_in(s, 2) ? &k : shapes_one_in(s, 2) ? &m : &n) = 0;
-    form = shapes_one_in(s, 3) ? LINEAR + shapes_one_in(s, 2) : PRODUCT;
+    form = layers && shapes_one_in(s, 3) ? LINEAR + shapes_one_in(s, 2) : PRODUCT;
     const int64_t largest = HK_MAX(HK_MAX(m * n, m * k), HK_MAX(k * n, m * n * k / 16));
     s->most = largest ? most / largest : 1;
     const struct hk_shape batch = shapes_any(s, 0, HK_MAX_RANK - 2);
@@ -86,6 +87,52 @@ void hk_shapes_matmul(struct shapes *s) {
     s->gradient_size[0] = sqrt((double)n * batches), s->gradient_size[1] = sqrt((double)m * batches);
     shapes_note(s, "%s%s%s ", (const char *[]){"product", "linear", "linear_kn"}[form],
                 transposed[0] ? " a transposed" : "", transposed[1] ? " b transposed" : "");
+}
+void hk_shapes_matmul(struct shapes *s) { draw_product(s, true); }
+
+/* ---- matmul_i8: the same of i8, which may be the inner columns of operands that are wider ---- */
+
+static int64_t before[2], after[2]; /* columns of each operand that are left out, at both ends */
+
+static struct hk_value *operand_i8(struct hk_value *x, int k) {
+    x = hk_slice(hk_cast(x, HK_I8), -1, before[k], hk_value_shape(x).size[hk_value_shape(x).rank - 1] - after[k], 1);
+    return transposed[k] ? hk_transpose(x) : x;
+}
+static struct hk_value *build_matmul_i8(struct hk_graph *graph, struct hk_value *const *in) {
+    (void)graph;
+    return hk_matmul(operand_i8(in[0], 0), operand_i8(in[1], 1));
+}
+
+/* As product_of, of what is left of the operands. */
+static void product_of_i8(const struct hk_case *c, const double *const *in, double *out) {
+    struct hk_case narrow = *c;
+    double *part[2];
+    for (int k = 0; k < 2; k++) {
+        struct hk_shape *const shape = &narrow.inputs[k].shape;
+        const int64_t wide = shape->size[shape->rank - 1], columns = wide - before[k] - after[k];
+        shape->size[shape->rank - 1] = columns;
+        part[k] = malloc((size_t)(test_elements(*shape) + 1) * sizeof **part);
+        if (!part[k]) abort();
+        for (int64_t e = 0; e < test_elements(*shape); e++)
+            part[k][e] = in[k][e / columns * wide + before[k] + e % columns];
+    }
+    product_of(&narrow, (const double *const *)part, out);
+    free(part[0]);
+    free(part[1]);
+}
+
+void hk_shapes_matmul_i8(struct shapes *s) {
+    draw_product(s, false);
+    s->c.build = build_matmul_i8, s->c.reference = product_of_i8, s->c.gradient = false, s->c.exact = true;
+    s->c.tolerance = 1e-6; /* less than 1 for any sum that i32 holds */
+    for (int k = 0; k < 2; k++) {
+        struct hk_case_input *const input = &s->c.inputs[k];
+        const bool part = shapes_one_in(s, 2);
+        before[k] = part ? shapes_number(s, 0, 5) : 0, after[k] = part ? shapes_number(s, 0, 5) : 0;
+        *input = (struct hk_case_input){HK_I32, input->shape, -128, 128};
+        input->shape.size[input->shape.rank - 1] += before[k] + after[k];
+        shapes_note(s, "columns %lld to -%lld ", (long long)before[k], (long long)after[k]);
+    }
 }
 
 /* ---- attention ---- */

@@ -75,7 +75,7 @@ void hk_shapes_permute(struct shapes *s) {
     draw_order(s);
 }
 void hk_shapes_copy(struct shapes *s) {
-    static const enum hk_dtype dtypes[] = {HK_F32, HK_F16, HK_BF16, HK_I32, HK_U8};
+    static const enum hk_dtype dtypes[] = {HK_F32, HK_F16, HK_BF16, HK_I32, HK_U8, HK_I8};
     make(s, build_copy, permute_of);
     dtype = dtypes[shapes_number(s, 0, COUNT(dtypes) - 1)];
     shapes_note(s, "%s ", hk_dtype_name(dtype));

@@ -114,6 +114,7 @@ void test_to_doubles(double *out, enum hk_dtype dtype, const void *data, int64_t
         case HK_F16: out[i] = (double)hk_f32_from_f16(((const uint16_t *)data)[i]); break;
         case HK_BF16: out[i] = (double)hk_f32_from_bf16(((const uint16_t *)data)[i]); break;
         case HK_I32: out[i] = ((const int32_t *)data)[i]; break;
+        case HK_I8: out[i] = ((const int8_t *)data)[i]; break;
         default: out[i] = ((const uint8_t *)data)[i];
         }
     }

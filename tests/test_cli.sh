@@ -85,7 +85,7 @@ expect 2 "--precision must be" "$hekla" bench step --model gpt-tiny --precision 
 expect 2 "--precision must be" "$hekla" generate run --precision half
 expect 2 "gpt-huge" "$hekla" bench generate --model gpt-huge
 expect 2 "--model NAME is missing" "$hekla" bench start
-expect 2 "--op must be one of matmul, attention" "$hekla" bench op --op dance --shape 3x4
+expect 2 "--op must be one of matmul, matmul_i8, attention" "$hekla" bench op --op dance --shape 3x4
 expect 2 "--shape must be [Bx]MxNxK" "$hekla" bench op --op matmul --shape 3x4
 expect 2 "--shape must be" "$hekla" bench op --op softmax --shape 3x4x
 expect 2 "--shape must be" "$hekla" bench op --op softmax --shape 3x0
@@ -165,12 +165,13 @@ that "bench op prints gflops" grep -q '"gflops":' out
 # every op there is, on the CPU and on the Vulkan device, and against a reference
 vulkan=
 [ "$("$hekla" devices --json 2>/dev/null | grep -c '"vulkan')" = 0 ] || vulkan=vulkan
-ops=$("$hekla" bench op --help | sed -n 's/^  \([a-z_]*\)  .*\(x\|ANY\|ELEMENTS\).*/\1/p')
-that "bench op lists its ops" [ "$(echo "$ops" | wc -w)" -ge 11 ]
+ops=$("$hekla" bench op --help | sed -n 's/^  \([a-z0-9_]*\)  .*\(x\|ANY\|ELEMENTS\).*/\1/p')
+that "bench op lists its ops" [ "$(echo "$ops" | wc -w)" -ge 12 ]
 for op in $ops; do
     gradient=--gradient
     case $op in
         matmul) shape=3x33x65x17 ;;
+        matmul_i8) shape=3x33x65x17 gradient= ;;
         attention) shape=2x3x33x16 ;;
         adamw) shape=1000 gradient= ;;
         copy) shape=33x65 gradient= ;;

@@ -100,6 +100,7 @@ static const struct op reductions[] = {{"sum", of_sum},
 
 OP(of_i32, hk_cast(x, HK_I32))
 OP(of_u8, hk_cast(x, HK_U8))
+OP(of_i8, hk_cast(x, HK_I8))
 OP(of_argmax, hk_argmax(x, HK_ALL_AXES, false))
 
 struct places {
@@ -193,14 +194,17 @@ static void argmax_gives_the_first_nan(void **state) {
 /* There is none among the integers. */
 static void nan_becomes_the_integer_0(void **state) {
     (void)state;
-    const struct op to_i32 = {"i32", of_i32}, to_u8 = {"u8", of_u8};
+    const struct op to_i32 = {"i32", of_i32}, to_u8 = {"u8", of_u8}, to_i8 = {"i8", of_i8};
     for (int d = 0; d < n_devices; d++) {
         struct places p = make_places(devices[d], 77, 5, 76);
         int32_t whole[77];
         uint8_t bytes[77];
+        int8_t signs[77];
         run(devices[d], &to_i32, &p, whole);
         run(devices[d], &to_u8, &p, bytes);
+        run(devices[d], &to_i8, &p, signs);
         assert_true(whole[5] == 0 && whole[76] == 0 && bytes[5] == 0 && bytes[76] == 0);
+        assert_true(signs[5] == 0 && signs[76] == 0);
         free_places(&p);
     }
 }

@@ -16,9 +16,11 @@ static void safetensors_reads_back_what_it_wrote(void **unused) {
     (void)unused;
     const float weights[6] = {1, -2, 3.5f, INFINITY, 1e-30f, 0};
     const uint8_t bytes[5] = {0, 1, 2, 254, 255};
+    const int8_t signs[3] = {-128, -1, 127};
     const uint16_t halves[2] = {0x3c00, 0xc000};
     const struct hk_safetensors_entry entries[] = {
         {"bytes \"quoted\"", HK_U8, HK_SHAPE(5), bytes, sizeof bytes},
+        {"signed bytes", HK_I8, HK_SHAPE(3, 1), signs, sizeof signs},
         {"weights", HK_F32, HK_SHAPE(2, 3), weights, sizeof weights},
         {"halves", HK_F16, HK_SHAPE(1, 1, 1, 1, 1, 2), halves, sizeof halves},
         {"nothing", HK_F32, HK_SHAPE(4, 0), NULL, 0},

@@ -37,6 +37,12 @@ RESULT(product3_columns, hk_matmul(X(3, 70), hk_transpose(X(67, 70))))
 RESULT(product5, hk_matmul(X(5, 70), X(70, 67)))
 RESULT(product33, hk_matmul(X(33, 20), X(20, 35)))
 RESULT(product_batches, hk_matmul(X(5, 3, 20), X(5, 20, 13)))
+/* of i8 of all sizes, plus 1/2, which no mark is */
+#define I8(...) hk_cast(hk_affine(X(__VA_ARGS__), 500, 1), HK_I8)
+#define PRODUCT_I8(a, b) hk_affine(hk_cast(hk_matmul(a, b), HK_F32), 1, 0.5f)
+RESULT(product1_i8, PRODUCT_I8(I8(1, 70), I8(70, 67)))
+RESULT(product3_i8, PRODUCT_I8(I8(3, 70), hk_transpose(I8(67, 70))))
+RESULT(product33_i8, PRODUCT_I8(I8(33, 20), I8(20, 35)))
 RESULT(attention, hk_attention(X(1, 2, 37, 24), X(1, 2, 37, 24), X(1, 2, 37, 24), NULL))
 RESULT(softmax, hk_softmax(X(3, 37), 1))
 RESULT(layer_norm, hk_layer_norm(X(3, 37), X(37), X(37), 1e-5f))
@@ -66,6 +72,9 @@ static const struct {
                {"five rows by a matrix", product5},
                {"33 rows by a matrix", product33},
                {"batches of three rows", product_batches},
+               {"a row by a matrix of i8", product1_i8},
+               {"three rows by columns of i8", product3_i8},
+               {"33 rows by a matrix of i8", product33_i8},
                {"attention", attention},
                {"softmax", softmax},
                {"layer_norm", layer_norm},

@@ -76,7 +76,9 @@ HK_API struct hk_value *hk_gelu(struct hk_value *x);      /* x * Phi(x), by erf 
 HK_API struct hk_value *hk_gelu_tanh(struct hk_value *x); /* its approximation by tanh, as GPT-2 uses it */
 HK_API struct hk_value *hk_softplus(struct hk_value *x);  /* log(1 + exp(x)) */
 HK_API struct hk_value *hk_affine(struct hk_value *x, float scale, float offset); /* scale * x + offset */
-HK_API struct hk_value *hk_cast(struct hk_value *x, enum hk_dtype dtype); /* any to any; to integers: toward zero, clamped */
+/* Any dtype to any. To i32 and u8: toward zero, clamped. To i8: to the nearest, even where two are as near, clamped to
+   -128 ... 127, as quantizing wants it. NaN becomes the integer 0. Gradients pass between f32, f16 and bf16 alone. */
+HK_API struct hk_value *hk_cast(struct hk_value *x, enum hk_dtype dtype);
 
 /* Two values, broadcast as NumPy does: aligned at the last dimension, a size of 1 stretches. */
 HK_API struct hk_value *hk_add(struct hk_value *a, struct hk_value *b);
@@ -137,7 +139,10 @@ HK_API struct hk_value *hk_contiguous(struct hk_value *x); /* x itself where it 
    f32 through hk_cast, to f32 weights that were cast; hk_gradients gives a 16-bit value its gradient in its own dtype. */
 
 /* a [..., M, K], b [..., K, N] -> [..., M, N]; the leading dimensions broadcast. Transposed operands (hk_transpose, or any
-   permutation that leaves one of the last two dimensions dense) are read in place. */
+   permutation that leaves one of the last two dimensions dense) are read in place.
+
+   Also of two i8, summed in i32, i32 out: exact, therefore K <= 131071. No gradient; scales are for the caller to multiply by.
+   GPUs read four of i8 at once where rows (along the dense dimension) begin at multiples of four bytes: others take longer. */
 HK_API struct hk_value *hk_matmul(struct hk_value *a, struct hk_value *b);
 /* x [..., K], weight [N, K], bias [N] (of any of the three dtypes) or NULL -> x weight^T + bias [..., N] */
 HK_API struct hk_value *hk_linear(struct hk_value *x, struct hk_value *weight, struct hk_value *bias);

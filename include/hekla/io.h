@@ -14,7 +14,7 @@ extern "C" {
 struct hk_safetensors;
 struct hk_safetensors_entry {
     const char *name;
-    enum hk_dtype dtype; /* F32, F16, BF16, I32, U8 */
+    enum hk_dtype dtype; /* F32, F16, BF16, I32, U8, I8 */
     struct hk_shape shape;
     const void *data; /* in the file's memory; little-endian, dense; not aligned where the file's writer did not. Of a
                          file that was opened, see hk_safetensors_read */

@@ -10,7 +10,7 @@ extern "C" {
 
 #define HK_MAX_RANK 6
 
-enum hk_dtype { HK_F32, HK_F16, HK_BF16, HK_I32, HK_U8, HK_DTYPE_COUNT };
+enum hk_dtype { HK_F32, HK_F16, HK_BF16, HK_I32, HK_U8, HK_I8, HK_DTYPE_COUNT };
 
 HK_API size_t hk_dtype_size(enum hk_dtype dtype);      /* bytes of one element */
 HK_API const char *hk_dtype_name(enum hk_dtype dtype); /* "f32", ... */

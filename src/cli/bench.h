@@ -40,6 +40,7 @@ struct op_row {
     const float *last; /* the numbers of its last input; NULL: random ones, like all others */
     bool in_place;     /* it writes its first input, and there is no other result */
     bool forward_only;
+    enum hk_dtype whole; /* the dtype of its inputs where that is one of whole numbers; HK_F32: --dtype says it */
     bool rounds;       /* what is made on the way is rounded to 16 bits too, where the inputs have them */
     /* Shape of input i; its dtype is --dtype's where it is not HK_I32. */
     struct hk_shape (*input)(const struct op_sizes *sizes, int i, const char *transpose, enum hk_dtype *dtype);

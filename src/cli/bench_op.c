@@ -29,7 +29,7 @@ struct op_run {
 
 /* ---- Tensors ---- */
 
-/* The same numbers on every device, in [-1, 1) or (0, 1]; whole ones in [0, below). */
+/* The same numbers on every device, in [-1, 1) or (0, 1]; whole ones in [0, below), or of all that i8 holds. */
 static bool write_numbers(struct hk_tensor *tensor, uint32_t salt, bool positive, int64_t below) {
     const size_t count = (size_t)hk_tensor_elements(tensor);
     float *data = malloc((count + 1) * sizeof *data);
@@ -37,9 +37,10 @@ static bool write_numbers(struct hk_tensor *tensor, uint32_t salt, bool positive
     for (size_t i = 0; i < count; i++) {
         const uint32_t bits = ((uint32_t)i + salt) * 2654435761u >> 7 & 0xffff;
         if (hk_tensor_dtype(tensor) == HK_I32) ((int32_t *)data)[i] = (int32_t)(bits % (uint32_t)below);
+        else if (hk_tensor_dtype(tensor) == HK_I8) ((int8_t *)data)[i] = (int8_t)((int32_t)(bits & 255) - 128);
         else data[i] = positive ? (float)(bits + 1) / 65536.0f : (float)bits / 32768.0f - 1;
     }
-    const hk_status status = hk_tensor_write(tensor, data, count * sizeof *data);
+    const hk_status status = hk_tensor_write(tensor, data, hk_tensor_bytes(tensor));
     free(data);
     return status == HK_OK;
 }
@@ -64,7 +65,7 @@ static bool make_input(struct op_run *run, const struct op_bench *b, int i) {
     enum hk_dtype dtype = b->dtypes[i];
     const struct hk_shape shape = b->row->input(&b->sizes, i, b->options->transpose, &dtype);
     const int64_t below = b->sizes.size[b->sizes.count - 1];
-    struct hk_tensor *tensor = hk_tensor_create(run->device, dtype == HK_I32 ? HK_I32 : HK_F32, shape);
+    struct hk_tensor *tensor = hk_tensor_create(run->device, dtype == HK_I32 || dtype == HK_I8 ? dtype : HK_F32, shape);
     run->inputs[i] = tensor;
     if (!tensor) return false;
     if (b->row->last && i == b->row->n_inputs - 1)
@@ -138,6 +139,7 @@ static int make_run(struct op_run *run, const struct op_bench *b) {
 
 static double number_at(const void *data, enum hk_dtype dtype, int64_t i) {
     if (dtype == HK_F32) return (double)((const float *)data)[i];
+    if (dtype == HK_I32) return (double)((const int32_t *)data)[i];
     const uint16_t half = ((const uint16_t *)data)[i];
     return (double)(dtype == HK_F16 ? hk_f32_from_f16(half) : hk_f32_from_bf16(half));
 }
@@ -145,7 +147,7 @@ static double number_at(const void *data, enum hk_dtype dtype, int64_t i) {
 /* By how much x misses ref: the largest |x - ref| / (1e-5 max|ref| + 1e-4 |ref|), so that 1 is the most allowed, as in
    the tests of ops. What is stored in 16 bits may differ by one of its own roundings besides, and by one of the largest where
    what it is made of was rounded on the way, for gradients two: of probabilities and of the scores' gradients. Infinite for a
-   NaN. */
+   NaN, and for whole numbers that are not the same. */
 static double compare(const void *x, const void *ref, enum hk_dtype dtype, int64_t count, int roundings) {
     const double rounding = dtype == HK_BF16 ? 0x1p-8 : dtype == HK_F16 ? 0x1p-11 : 1e-4;
     const double share = roundings && dtype != HK_F32 ? roundings * rounding : 1e-5;
@@ -153,7 +155,8 @@ static double compare(const void *x, const void *ref, enum hk_dtype dtype, int64
     for (int64_t i = 0; i < count; i++) largest = fmax(largest, fabs(number_at(ref, dtype, i)));
     for (int64_t i = 0; i < count; i++) {
         const double a = number_at(x, dtype, i), b = number_at(ref, dtype, i);
-        const double e = fabs(a - b) / (share * largest + rounding * fabs(b) + 0x1p-126);
+        const double allowed = share * largest + rounding * fabs(b) + 0x1p-126;
+        const double e = dtype == HK_I32 && a != b ? INFINITY : fabs(a - b) / allowed;
         error = e <= error ? error : isnan(e) ? INFINITY : e; /* a NaN is not under anything */
     }
     return error;
@@ -247,7 +250,7 @@ static int print_op(struct op_run *run, const struct op_bench *b, const struct t
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "op", b->row->name);
     cJSON_AddStringToObject(object, "shape", b->options->shape);
-    cJSON_AddStringToObject(object, "dtype", b->options->dtype);
+    cJSON_AddStringToObject(object, "dtype", b->row->whole ? hk_dtype_name(b->row->whole) : b->options->dtype);
     if (b->row->transposes) cJSON_AddStringToObject(object, "transpose", b->options->transpose);
     if (b->options->gradient) cJSON_AddTrueToObject(object, "gradient");
     add_device(object, run->device);
@@ -317,6 +320,7 @@ static int check_op(struct op_bench *b) {
         return fail_usage("bench op", "--shape must be %s with %s, like 64x32x128", b->row->shape, b->row->name);
     if (!parse_dtypes(o->dtype, b->dtypes))
         return fail_usage("bench op", "--dtype must be f32, f16 or bf16, or one for each input, like f32,f16");
+    for (int i = 0; b->row->whole && i < MOST_INPUTS; i++) b->dtypes[i] = b->row->whole;
     if (strlen(o->transpose) != 2 || strspn(o->transpose, "nt") != 2)
         return fail_usage("bench op", "--transpose must be nn, nt, tn or tt, not \"%s\"", o->transpose);
     if (o->gradient && b->row->forward_only) return fail_usage("bench op", "%s has no gradient", b->row->name);

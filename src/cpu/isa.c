@@ -27,7 +27,8 @@ static bool has_avx512(void) {
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
 }
 
-static bool has_avx512bf16(void) { return has_avx512() && leaf_7(1).eax >> 5 & 1; }
+/* AVX512_BF16, and AVX512_VNNI, which products of i8 are made by: there is no processor with the former alone. */
+static bool has_avx512bf16(void) { return has_avx512() && leaf_7(1).eax >> 5 & 1 && leaf_7(0).ecx >> 11 & 1; }
 
 /* Linux gives the tiles' 8 KiB of state to processes that ask (its Documentation/arch/x86/xstate.rst). */
 static bool may_use_tiles(void) {

@@ -8,13 +8,14 @@ static const struct hk_backend *backend_of(const struct hk_device *device) {
 }
 
 size_t hk_dtype_size(enum hk_dtype dtype) {
-    static const unsigned char sizes[HK_DTYPE_COUNT] = {[HK_F32] = 4, [HK_F16] = 2, [HK_BF16] = 2, [HK_I32] = 4, [HK_U8] = 1};
+    static const unsigned char sizes[HK_DTYPE_COUNT] = {[HK_F32] = 4, [HK_F16] = 2, [HK_BF16] = 2,
+                                                       [HK_I32] = 4, [HK_U8] = 1,  [HK_I8] = 1};
     return (unsigned)dtype < HK_DTYPE_COUNT ? sizes[dtype] : 0;
 }
 
 const char *hk_dtype_name(enum hk_dtype dtype) {
     static const char *const names[HK_DTYPE_COUNT] = {
-        [HK_F32] = "f32", [HK_F16] = "f16", [HK_BF16] = "bf16", [HK_I32] = "i32", [HK_U8] = "u8"};
+        [HK_F32] = "f32", [HK_F16] = "f16", [HK_BF16] = "bf16", [HK_I32] = "i32", [HK_U8] = "u8", [HK_I8] = "i8"};
     return (unsigned)dtype < HK_DTYPE_COUNT ? names[dtype] : "unknown dtype";
 }
 

@@ -56,8 +56,8 @@ static bool read_at(const struct hk_safetensors *file, size_t offset, void *out,
 }
 
 static bool read_dtype(const char *name, const cJSON *item, enum hk_dtype *dtype) {
-    static const char *const names[HK_DTYPE_COUNT] = {"F32", "F16", "BF16", "I32", "U8"};
-    static const char *const others[] = {"BOOL", "I8", "I16", "U16", "U32", "I64", "U64", "F64", "F8_E4M3", "F8_E5M2"};
+    static const char *const names[HK_DTYPE_COUNT] = {"F32", "F16", "BF16", "I32", "U8", "I8"};
+    static const char *const others[] = {"BOOL", "I16", "U16", "U32", "I64", "U64", "F64", "F8_E4M3", "F8_E5M2"};
     const char *text = cJSON_GetStringValue(item);
     if (!text) return fail("%.128s has no dtype", name);
     for (int i = 0; i < HK_DTYPE_COUNT; i++) {
@@ -67,7 +67,7 @@ static bool read_dtype(const char *name, const cJSON *item, enum hk_dtype *dtype
     }
     for (size_t i = 0; i < HK_LENGTH(others); i++) {
         if (strcmp(text, others[i])) continue;
-        hk_fail(HK_ERROR_UNSUPPORTED, "safetensors: %.128s is %s; Hekla reads F32, F16, BF16, I32 and U8", name, text);
+        hk_fail(HK_ERROR_UNSUPPORTED, "safetensors: %.128s is %s; Hekla reads F32, F16, BF16, I32, U8 and I8", name, text);
         return false;
     }
     return fail("%.128s has the unknown dtype \"%.32s\"", name, text);

@@ -9,7 +9,7 @@
 #include <string.h>
 #include <unistd.h>
 
-static const char *const dtype_names[HK_DTYPE_COUNT] = {"F32", "F16", "BF16", "I32", "U8"};
+static const char *const dtype_names[HK_DTYPE_COUNT] = {"F32", "F16", "BF16", "I32", "U8", "I8"};
 
 static hk_status check_entry(const struct hk_safetensors_entry *e, bool fetched) {
     if (!e->name || !strcmp(e->name, "__metadata__"))

@@ -14,6 +14,7 @@ static inline float read_f32(const void *from, enum hk_dtype dtype, int64_t i) {
     case HK_BF16: return f32_of_bf16(((const uint16_t *)from)[i]);
     case HK_I32: return (float)((const int32_t *)from)[i];
     case HK_U8: return (float)((const uint8_t *)from)[i];
+    case HK_I8: return (float)((const int8_t *)from)[i];
     default: return ((const float *)from)[i];
     }
 }
@@ -28,7 +29,19 @@ static inline int32_t i32_of(float x) {
 static inline int32_t read_i32(const void *from, enum hk_dtype dtype, int64_t i) {
     if (dtype == HK_I32) return ((const int32_t *)from)[i];
     if (dtype == HK_U8) return ((const uint8_t *)from)[i];
+    if (dtype == HK_I8) return ((const int8_t *)from)[i];
     return i32_of(read_f32(from, dtype, i));
+}
+
+/* To the nearest, even where two are as near; clamped. NaN gives 0. The sum has no bits for a fraction. */
+static inline int8_t i8_of(float x) {
+    const float magic = 12582912.0f, clamped = HK_MIN(HK_MAX(x != x ? 0.0f : x, -128.0f), 127.0f); /* 1.5 * 2^23 */
+    return (int8_t)(int32_t)((clamped + magic) - magic);
+}
+
+static inline int8_t read_i8(const void *from, enum hk_dtype dtype, int64_t i) {
+    if (dtype == HK_I32 || dtype == HK_U8) return (int8_t)HK_MIN(HK_MAX(read_i32(from, dtype, i), -128), 127);
+    return i8_of(read_f32(from, dtype, i));
 }
 
 /* Inlined with the dtypes known. */
@@ -40,6 +53,7 @@ static inline __attribute__((always_inline)) void convert_run(void *to, enum hk_
         case HK_BF16: ((uint16_t *)to)[i] = bf16_of(read_f32(from, from_dtype, i)); break;
         case HK_I32: ((int32_t *)to)[i] = read_i32(from, from_dtype, i); break;
         case HK_U8: ((uint8_t *)to)[i] = (uint8_t)HK_MIN(HK_MAX(read_i32(from, from_dtype, i), 0), 255); break;
+        case HK_I8: ((int8_t *)to)[i] = read_i8(from, from_dtype, i); break;
         default: ((float *)to)[i] = read_f32(from, from_dtype, i);
         }
     }
@@ -52,6 +66,7 @@ static inline __attribute__((always_inline)) void convert_to(void *to, enum hk_d
     case HK_BF16: convert_run(to, to_dtype, from, HK_BF16, n); break;
     case HK_I32: convert_run(to, to_dtype, from, HK_I32, n); break;
     case HK_U8: convert_run(to, to_dtype, from, HK_U8, n); break;
+    case HK_I8: convert_run(to, to_dtype, from, HK_I8, n); break;
     default: convert_run(to, to_dtype, from, HK_F32, n);
     }
 }
@@ -70,6 +85,7 @@ static void convert(void *to, enum hk_dtype to_dtype, const void *from, enum hk_
     case HK_BF16: convert_to(to, HK_BF16, from, from_dtype, n); break;
     case HK_I32: convert_to(to, HK_I32, from, from_dtype, n); break;
     case HK_U8: convert_to(to, HK_U8, from, from_dtype, n); break;
+    case HK_I8: convert_to(to, HK_I8, from, from_dtype, n); break;
     default: convert_to(to, HK_F32, from, from_dtype, n);
     }
 }

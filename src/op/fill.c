@@ -60,6 +60,7 @@ CPU_KERNEL(arange) { cpu_for(cpu, cpu_elements(&step->outputs[0]), CPU_GRAIN, ar
 
 #else
 #include "op/strided.h"
+#include <math.h>
 
 CPU_DECLARE(fill);
 CPU_DECLARE(arange);
@@ -76,6 +77,7 @@ static uint32_t bits_of(enum hk_dtype dtype, double value) {
     case HK_BF16: return hk_bf16_from_f32(f);
     case HK_I32: return (uint32_t)i32_of(value);
     case HK_U8: return (uint32_t)HK_MIN(HK_MAX(i32_of(value), 0), 255);
+    case HK_I8: return (uint32_t)HK_MIN(HK_MAX(i32_of(rint(value)), -128), 127); /* as hk_cast rounds */
     default: memcpy(&bits, &f, sizeof bits); return bits;
     }
 }

@@ -265,6 +265,10 @@ void gemm_block(const struct gemm *g, float *workspace) {
         fill_bias(g);
         return;
     }
+    if (g->a_type == HK_I8) {
+        gemm_block_i8(g, workspace);
+        return;
+    }
 #if defined(GEMM_BF16)
     if (g->a_type == HK_BF16 && g->b_type == HK_BF16) {
         gemm_block_bf16(g, workspace);

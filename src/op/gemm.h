@@ -15,6 +15,8 @@
 #define gemm_block CPU_NAME(gemm_block)
 #define gemm_few CPU_NAME(gemm_few)
 #define gemm_block_bf16 CPU_NAME(gemm_block_bf16)
+#define gemm_block_i8 CPU_NAME(gemm_block_i8)
+#define gemm_few_i8 CPU_NAME(gemm_few_i8)
 
 #define INLINED static inline __attribute__((always_inline)) /* with the dtype or the size known */
 
@@ -41,8 +43,8 @@
 /* Floats that gemm_block needs as its workspace. */
 #define GEMM_WORKSPACE (GEMM_DEPTH * (GEMM_WIDTH + GEMM_COLUMNS) + GEMM_SLACK + GEMM_STRIPS * GEMM_STRIP)
 
-/* C [m, n] = A [m, k] B [k, n] + bias [n] (NULL: none). a and b are f32, f16 or bf16. Strides in elements, of which a
-   and b have one that is 1 each; C's rows are dense. */
+/* C [m, n] = A [m, k] B [k, n] + bias [n] (NULL: none). a and b are f32, f16 or bf16; or both i8, then c is i32 and there is
+   no bias. Strides in elements, of which a and b have one that is 1 each; C's rows are dense. */
 struct gemm {
     int64_t m, n, k;
     const void *a, *b;
@@ -66,7 +68,7 @@ void gemm_pack_any(float *target, int64_t pitch, const void *source, enum hk_dty
 static inline int gemm_vectors(int64_t width) { return width > VW ? 2 : 1; }
 
 static inline const void *gemm_at(const void *data, enum hk_dtype type, int64_t element) {
-    return (const char *)data + element * (type == HK_F32 ? 4 : 2);
+    return (const char *)data + element * (type == HK_F32 ? 4 : type == HK_I8 ? 1 : 2);
 }
 
 /* n elements as f32. Reads no element past them. */
@@ -96,9 +98,14 @@ void gemm_block(const struct gemm *g, float *workspace);
 void gemm_block_bf16(const struct gemm *g, float *workspace);
 #endif
 
+/* The same for operands that are both i8, k > 0: gemm_i8.c. */
+void gemm_block_i8(const struct gemm *g, float *workspace);
+
 /* For few rows (m <= GEMM_FEW), where reading B once is all the work: no packing. A is f32; its rows and either B's rows
    or its columns are dense. */
 #define GEMM_FEW 4
 void gemm_few(const struct gemm *g);
+/* The same of i8, with 2 * m * k bytes of workspace and 256 more. */
+void gemm_few_i8(const struct gemm *g, float *workspace);
 
 #endif

@@ -1,7 +1,7 @@
 #include "op/op.h"
 
 /* a [batch..., M, K], b [batch..., K, N], bias f32 [N] or none -> f32 [batch..., M, N]; the batch sizes of a and b are
-   equal (with strides of 0 where broadcast). */
+   equal (with strides of 0 where broadcast). The CPU's kernel is matmul_i8's, too. */
 
 #ifdef HK_ISA_NAME
 #include "op/gemm.h"
@@ -31,6 +31,10 @@ static int64_t batch_offset(const struct hk_operand *o, int64_t item) {
 /* The few rows of a become f32 first. */
 static void multiply_few(const struct gemm *g, float *workspace) {
     struct gemm wide = *g;
+    if (g->a_type == HK_I8) {
+        gemm_few_i8(g, workspace);
+        return;
+    }
     if (g->a_type != HK_F32) {
         for (int64_t i = 0; i < g->m; i++)
             gemm_widen(workspace + i * g->k, gemm_at(g->a, g->a_type, i * g->a_row), g->a_type, g->k);
@@ -204,7 +208,7 @@ static void backward(struct hk_backward *b) {
     b->results[2] = hk_sum(dy, rows, false);
 }
 
-static struct hk_cost cost(const struct hk_step *step) {
+struct hk_cost hk_matmul_cost(const struct hk_step *step) {
     const struct hk_operand *a = &step->inputs[0], *out = &step->outputs[0];
     double flops = 2.0 * (double)a->shape[a->rank - 1];
     for (int i = 0; i < out->rank; i++) flops *= (double)out->shape[i];
@@ -219,7 +223,7 @@ const struct hk_op hk_op_matmul = {
     .infer = infer,
     .scratch = hk_matmul_scratch,
     .backward = backward,
-    .cost = cost,
+    .cost = hk_matmul_cost,
     .cpu = CPU_KERNELS_BF16(matmul),
     .followed = &hk_op_fused_matmul,
     .gpu = hk_matmul_gpu,
@@ -239,10 +243,12 @@ static struct hk_value *readable(struct hk_value *x) {
 static struct hk_value *product(struct hk_value *a, struct hk_value *b, struct hk_value *bias) {
     if (!a || !b) return NULL;
     struct hk_value *in[] = {a, b, bias};
-    if (a->shape[a->rank - 1] > 0) return hk_call_op(a->graph, &hk_op_matmul, in, bias ? 3 : 2, NULL, 0);
+    const bool whole = a->dtype == HK_I8;
+    if (a->shape[a->rank - 1] > 0)
+        return hk_call_op(a->graph, whole ? &hk_op_matmul_i8 : &hk_op_matmul, in, bias ? 3 : 2, NULL, 0);
     struct hk_shape shape = hk_value_shape(a);
     shape.size[a->rank - 1] = b->shape[b->rank - 1];
-    return bias ? hk_broadcast_to(bias, shape) : hk_fill(a->graph, HK_F32, shape, 0.0);
+    return bias ? hk_broadcast_to(bias, shape) : hk_fill(a->graph, whole ? HK_I32 : HK_F32, shape, 0.0);
 }
 
 static bool check_dtypes(const char *op, struct hk_value *a, struct hk_value *b, struct hk_graph *graph) {
@@ -255,7 +261,10 @@ static bool check_dtypes(const char *op, struct hk_value *a, struct hk_value *b,
 }
 
 static bool check(struct hk_value *a, struct hk_value *b, struct hk_graph *graph) {
-    if (!check_dtypes("matmul", a, b, graph)) return false;
+    if ((a->dtype == HK_I8) != (b->dtype == HK_I8))
+        return hk_graph_fail(graph, HK_ERROR_INVALID, "matmul: operands must both be i8, or neither: a is %s, b is %s",
+                             hk_dtype_name(a->dtype), hk_dtype_name(b->dtype)) != NULL;
+    if (a->dtype != HK_I8 && !check_dtypes("matmul", a, b, graph)) return false;
     if (a->rank < 2 || b->rank < 2)
         return hk_graph_fail(graph, HK_ERROR_INVALID, "matmul: operands need two dimensions or more: a is %s, b is %s",
                              hk_shape_text(a), hk_shape_text(b)) != NULL;

@@ -593,4 +593,41 @@ uint64_t hk_matmul_scratch(const struct hk_call *call, const struct hk_limits *l
     if (!is_empty(&p)) for_pieces(&p, limits, add_scratch, &need);
     return need.bytes;
 }
+
+/* ---- Pieces for other kernels ---- */
+
+struct visit {
+    hk_status (*piece)(const struct hk_matmul_piece *piece, void *context);
+    void *context;
+};
+
+/* A side with its last two axes, and two of the batch. */
+static struct hk_operand piece_side(const struct product *p, int side, int rows, int columns) {
+    struct hk_operand o = *p->side[side].operand;
+    const int axes[] = {BATCH, BATCH + p->batch_rank - 1, rows, columns};
+    o.offset += p->side[side].offset;
+    o.rank = HK_LENGTH(axes);
+    for (int i = 0; i < o.rank; i++) {
+        const bool there = i >= 2 || p->batch_rank > 1 - i; /* of a batch with one dimension, the inner one is */
+        o.shape[i] = there ? p->size[axes[i]] : 1;
+        o.stride[i] = there ? p->side[side].stride[axes[i]] : 0;
+    }
+    return o;
+}
+
+static hk_status visit(const struct product *p, void *context) {
+    const struct visit *const v = context;
+    const struct hk_matmul_piece piece = {.a = piece_side(p, A, M, K),
+                                          .b = piece_side(p, B, K, N),
+                                          .c = piece_side(p, C, M, N),
+                                          .accumulate = p->accumulate};
+    return v->piece(&piece, v->context);
+}
+
+hk_status hk_matmul_for_pieces(const struct hk_step *step, const struct hk_limits *limits,
+                               hk_status (*piece)(const struct hk_matmul_piece *piece, void *context), void *context) {
+    const struct product p = whole(&step->inputs[0], &step->inputs[1], NULL, &step->outputs[0]);
+    struct visit v = {piece, context};
+    return is_empty(&p) ? HK_OK : for_pieces(&p, limits, visit, &v);
+}
 #endif

@@ -10,7 +10,7 @@ struct hk_written; /* op/written.h */
 typedef void hk_cpu_kernel(const struct hk_step *step, const struct cpu *cpu);
 
 /* CPU kernels are compiled once per instruction set (cpu/simd.h); a row lists all of them, and the device picks one. The
-   last two add products of bf16 to AVX-512: ops without a kernel for them have that of AVX-512. */
+   last two add products of bf16 and of i8 to AVX-512: ops without a kernel for them have that of AVX-512. */
 enum hk_isa { HK_ISA_BASE, HK_ISA_AVX2, HK_ISA_AVX512, HK_ISA_AVX512BF16, HK_ISA_AMX, HK_ISA_COUNT };
 
 /* An elementwise op on runs of dense elements: element i of the result is of element i of each input. */

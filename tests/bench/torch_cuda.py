@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.nn import functional as F
 
-DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
+DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16, "i8": torch.int8}
 
 
 def numbers(*shape, dtype=torch.float32, positive=False):
@@ -31,6 +31,14 @@ def matmul(sizes, dtypes, transpose):
         wide = torch.promote_types(a.dtype, b.dtype)
         a, b = a.to(wide), b.to(wide)
     return lambda x, y: (x.mT if transpose[0] == "t" else x) @ (y.mT if transpose[1] == "t" else y), [a, b]
+
+
+def matmul_i8(sizes, dtypes, transpose):
+    m, n, k = sizes
+    shapes = [(m, k), (k, n)]
+    a, b = (torch.randint(-128, 128, s[::-1] if t == "t" else s, device="cuda", dtype=torch.int8)
+            for s, t in zip(shapes, transpose))
+    return lambda x, y: torch._int_mm(x.mT if transpose[0] == "t" else x, y.mT if transpose[1] == "t" else y), [a, b]
 
 
 def attention(sizes, dtypes, transpose):
@@ -70,6 +78,7 @@ def adamw(sizes, dtypes, transpose):
 
 OPS = {
     "matmul": matmul,
+    "matmul_i8": matmul_i8,
     "attention": attention,
     "softmax": by_row(lambda x: F.softmax(x, -1), 0),
     "layer_norm": by_row(lambda x, w, b: F.layer_norm(x, w.shape, w, b, 1e-5), 2),

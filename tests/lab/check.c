@@ -21,6 +21,8 @@ static bool has_capability(const struct lab *lab, uint32_t capability) {
     case 5118: /* BFloat16CooperativeMatrixKHR */ return p->bfloat16;
     case 5345: /* VulkanMemoryModel */ return p->features12.vulkanMemoryModel;
     case 5361: /* SubgroupBallotKHR */ return true;
+    case 6018: /* DotProductInput4x8BitPacked */
+    case 6019: /* DotProduct */ return p->features13.shaderIntegerDotProduct;
     case LAB_COOPERATIVE_MATRIX: return p->cooperative_matrix;
     default: return capability >= 61 && capability <= 68; /* GroupNonUniform...: part of Vulkan 1.3 as we use it */
     }
@@ -52,6 +54,7 @@ static const struct {
     const char *reason;
 } unreached[] = {
     {"matmul_direct", HARDWARE, "made for drivers that run on the processor"},
+    {"matmul_i8_direct", HARDWARE, "made for drivers that run on the processor"},
     {"attention_rows", HARDWARE, "made for drivers that run on the processor"},
     {"attention_rows_dq", HARDWARE, "made for drivers that run on the processor"},
     {"attention_rows_dkv", HARDWARE, "made for drivers that run on the processor"},
@@ -66,6 +69,8 @@ static const struct {
     {"attention_cooperative_dkv", SOFTWARE, "the processor has no such units"},
     {"attention_cooperative_dkv_bf16", SOFTWARE, "the processor has no such units"},
     {"matmul_few", SOFTWARE, "shared memory is slow there: matmul_direct"},
+    {"matmul_i8", SOFTWARE, "shared memory is slow there: matmul_i8_direct"},
+    {"matmul_i8_few", SOFTWARE, "shared memory is slow there: matmul_i8_direct"},
     {"matmul_parts", SOFTWARE, "a few tiles are enough for a few processors"},
 };
 
