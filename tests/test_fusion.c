@@ -11,6 +11,7 @@
 #include <dirent.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static struct hk_device *devices[TEST_MAX_DEVICES];
 static enum hk_fusing fusing[TEST_MAX_DEVICES]; /* as each device has it */
@@ -30,12 +31,14 @@ static struct hk_program *compile(int d, struct hk_graph *graph, bool fused) {
 
 /* ---- Which calls are one ---- */
 
-enum { ROWS = 24, COLUMNS = 40 };
+enum { ROWS = 32, COLUMNS = 64 };
 
 struct example {
     const char *name;
     struct hk_value *(*build)(struct hk_value *x, struct hk_value *y, struct hk_value *row);
     int ops, fused; /* of the program, the store of the result counted where it is a copy */
+    int apart;      /* ops more on GPUs, whose kernels of products have results of 16 bits by whole words or not at all */
+    bool small;     /* there are such results: kernels for software devices have none */
 };
 
 static struct hk_value *chain(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
@@ -71,19 +74,80 @@ static struct hk_value *of_16_bits(struct hk_value *x, struct hk_value *y, struc
     return hk_add(hk_cast(hk_concat(halves, 2, 1), HK_F32), b);
 }
 
+/* [COLUMNS, COLUMNS] */
+static struct hk_value *square_of(struct hk_value *x, struct hk_value *y) { return hk_matmul(hk_transpose(x), y); }
+
+static struct hk_value *product_and_chain(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *product = hk_matmul(x, square_of(x, y));
+    return hk_mul(hk_gelu_tanh(hk_add(hk_affine(product, 0.01f, 1), row)), y);
+}
+
+/* A residual in the shape of the layer's input, of which the product's rows are some. */
+static struct hk_value *product_in_other_shape(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    const struct hk_shape shape = HK_SHAPE(2, ROWS / 2, COLUMNS);
+    struct hk_value *product = hk_linear_kn(hk_reshape(x, shape), square_of(x, y), row);
+    return hk_add(hk_reshape(y, shape), hk_mul(hk_silu(product), row));
+}
+
+/* One factor for each row, one for each column, and one for all. */
+static struct hk_value *products_of_a_batch(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    const struct hk_shape shape = HK_SHAPE(2, ROWS / 2, COLUMNS);
+    struct hk_value *a = hk_reshape(x, shape), *b = hk_reshape(y, shape);
+    struct hk_value *column = hk_max(a, HK_AXES(2), true), *all = hk_max(b, HK_ALL_AXES, true);
+    struct hk_value *product = hk_matmul(hk_matmul(a, hk_transpose(b)), b);
+    return hk_add(hk_mul(hk_mul(product, column), row), all);
+}
+
+/* What another kernel reads, too, and in another order. */
+static struct hk_value *product_that_is_kept(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *product = hk_matmul(x, square_of(x, y));
+    return hk_add(hk_mul(hk_tanh(product), row), hk_transpose(hk_neg(hk_transpose(product))));
+}
+
+/* Of few rows: one number, from many. */
+static struct hk_value *product_of_one_row(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *flat = hk_reshape(x, HK_SHAPE(1, ROWS * COLUMNS));
+    struct hk_value *product = hk_matmul(flat, hk_reshape(y, HK_SHAPE(ROWS * COLUMNS, 1)));
+    return hk_mul(hk_add(y, row), hk_reshape(hk_tanh(hk_affine(product, 0.1f, 0)), HK_SHAPE(1)));
+}
+
+/* Operands of 16 bits, and results. */
+static struct hk_value *product_of_16_bits(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *a = hk_cast(x, HK_BF16), *b = hk_cast(hk_affine(square_of(x, y), 0.1f, 0), HK_BF16);
+    struct hk_value *halves = hk_cast(hk_silu(hk_add(hk_matmul(a, b), row)), HK_BF16);
+    struct hk_value *other = hk_cast(hk_mul(hk_matmul(halves, b), hk_cast(halves, HK_F32)), HK_F16);
+    return hk_cast(hk_matmul(other, hk_cast(square_of(y, x), HK_F16)), HK_F32);
+}
+
+/* Rows that are no whole words: a kernel of its own on GPUs. */
+static struct hk_value *product_of_odd_rows(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *square = square_of(x, y);
+    struct hk_value *odd = hk_cast(hk_matmul(x, hk_slice(square, 1, 0, COLUMNS - 1, 1)), HK_F16);
+    struct hk_value *less = hk_cast(hk_slice(odd, 1, 0, COLUMNS - 2, 1), HK_F32);
+    return hk_add(hk_matmul(less, hk_slice(square, 0, 0, COLUMNS - 2, 1)), row);
+}
+
 static const struct example examples[] = {
-    {"a chain", chain, 1, 3},
-    {"a gated layer's gradient", gated_backward, 2, 3},
-    {"around products", interrupted, 3, 2},
-    {"of two shapes", of_two_shapes, 2, 3},
-    {"of two orders", of_two_orders, 2, 2},
-    {"of 16 bits", of_16_bits, 3, 4},
+    {"a chain", chain, 1, 3, 0, false},
+    {"a gated layer's gradient", gated_backward, 2, 3, 0, false},
+    {"around products", interrupted, 3, 2, 0, false},
+    {"of two shapes", of_two_shapes, 2, 3, 0, false},
+    {"of two orders", of_two_orders, 2, 2, 0, false},
+    {"of 16 bits", of_16_bits, 3, 4, 0, false},
+    {"a product and a chain", product_and_chain, 2, 4, 0, false},
+    {"a product in another shape", product_in_other_shape, 2, 3, 0, false},
+    {"products of a batch", products_of_a_batch, 4, 3, 0, false},
+    {"a product that is kept", product_that_is_kept, 4, 2, 0, false},
+    {"a product of one row", product_of_one_row, 2, 3, 0, false},
+    {"a product of 16 bits", product_of_16_bits, 10, 5, 0, true},
+    {"a product of odd rows", product_of_odd_rows, 5, 2, 1, true},
 };
 
 static void check_example(int d, const struct example *e) {
     struct hk_tensor *in[4];
     float data[ROWS * COLUMNS], held[2][ROWS * COLUMNS];
     uint64_t random = 5;
+    const struct hk_limits *limits = ((struct hk_device_base *)devices[d])->limits;
     struct hk_graph *graph = hk_graph_create();
     struct hk_value *values[3];
     for (int k = 0; k < 4; k++) {
@@ -96,7 +160,10 @@ static void check_example(int d, const struct example *e) {
     for (int fused = 0; fused < 2; fused++) {
         struct hk_program *program = compile(d, graph, fused);
         const struct hk_program_info *info = hk_program_get_info(program);
-        if (fused ? info->ops != e->ops || info->fused != e->fused : info->ops != e->ops + e->fused || info->fused)
+        const int apart = limits ? e->apart : 0;
+        const bool counted = !(e->small && limits && limits->software);
+        if (fused ? counted && (info->ops != e->ops + apart || info->fused != e->fused - apart)
+                  : info->fused || info->ops != e->ops + e->fused)
             fail_msg("%s on %s: %d ops and %d fused", e->name, test_device_name(devices[d]), info->ops, info->fused);
         assert_int_equal(hk_program_run(program), HK_OK);
         assert_int_equal(hk_tensor_read(in[3], held[fused], sizeof *held), HK_OK);
@@ -236,18 +303,21 @@ static void run_chain(const char *folder, float *held) {
     hk_device_destroy(&device);
 }
 
-/* The one kernel that the folder holds. */
+/* The largest kernel that the folder holds: smaller ones may have been made to see what shaderc knows. */
 static void find_kernel(const char *folder, char *path, size_t size) {
-    int found = 0;
+    off_t largest = 0;
     DIR *dir = opendir(folder);
     assert_non_null(dir);
-    for (const struct dirent *entry; (entry = readdir(dir));)
-        if (strstr(entry->d_name, ".spv")) {
-            snprintf(path, size, "%s/%s", folder, entry->d_name);
-            found++;
-        }
+    for (const struct dirent *entry; (entry = readdir(dir));) {
+        char other[600];
+        struct stat about;
+        snprintf(other, sizeof other, "%s/%s", folder, entry->d_name);
+        if (!strstr(other, ".spv") || stat(other, &about) || about.st_size <= largest) continue;
+        largest = about.st_size;
+        snprintf(path, size, "%s", other);
+    }
     closedir(dir);
-    assert_int_equal(found, 1);
+    assert_true(largest > 0);
 }
 
 static void remark(void *user, enum hk_log_level level, const char *message) {
