@@ -15,10 +15,13 @@
 /* ---- Devices ---- */
 
 #define COMMON .max_range = 1u << 31, .max_invocations = 1024, .max_groups = 65535
+#define PHONE                                                                                                        \
+    .max_range = 1u << 27, .max_invocations = 256, .max_groups = 65535, .offset_align = 64, .shared_memory = 32768,   \
+    .subgroup_size = 128, .processors = 6
 #define SUBGROUPS(dtype) {dtype, 16, 16, 16, 0}, {dtype, 16, 8, 16, 0}, {dtype, 16, 8, 8, 0}
 #define WORKGROUPS(dtype) {dtype, 32, 16, 16, 128}, {dtype, 32, 32, 16, 256}
 
-enum { H200, WORKGROUPS_ONLY, RDNA3, RDNA2, PHONE, PROCESSOR, DEVICES };
+enum { H200, WORKGROUPS_ONLY, RDNA3, RDNA2, ADRENO_600, ADRENO_700, PROCESSOR, DEVICES };
 static const struct hk_limits devices[DEVICES] = {
     [H200] = {COMMON, .offset_align = 16, .shared_memory = 49152, .subgroup_size = 32, .processors = 132, .registers = 256,
               .cooperative = {SUBGROUPS(HK_F16), SUBGROUPS(HK_BF16), WORKGROUPS(HK_F16), WORKGROUPS(HK_BF16)},
@@ -27,16 +30,17 @@ static const struct hk_limits devices[DEVICES] = {
                          .registers = 256, .cooperative = {WORKGROUPS(HK_F16), WORKGROUPS(HK_BF16)}, .n_cooperative = 4,
                          .cooperative_subgroup = 32, .cooperative_largest = 256},
     /* of two sizes of subgroups, and without matrices of bf16 */
-    [RDNA3] = {COMMON, .offset_align = 4, .shared_memory = 65536, .subgroup_size = 64, .processors = 48, .registers = 256,
-               .cooperative = {{HK_F16, 16, 16, 16, 0}}, .n_cooperative = 1, .cooperative_subgroup = 32},
-    [RDNA2] = {COMMON, .offset_align = 4, .shared_memory = 65536, .subgroup_size = 64, .processors = 40, .registers = 256,
-               .cooperative_subgroup = 32},
-    [PHONE] = {.max_range = 1u << 27, .max_invocations = 256, .max_groups = 65535, .offset_align = 64, .shared_memory = 32768,
-               .subgroup_size = 64, .processors = 6, .registers = 64},
+    [RDNA3] = {COMMON, .amd = true, .offset_align = 4, .shared_memory = 65536, .subgroup_size = 64, .processors = 48,
+               .registers = 256, .cooperative = {{HK_F16, 16, 16, 16, 0}}, .n_cooperative = 1, .cooperative_subgroup = 32},
+    [RDNA2] = {COMMON, .amd = true, .offset_align = 4, .shared_memory = 65536, .subgroup_size = 64, .processors = 40,
+               .registers = 256, .cooperative_subgroup = 32},
+    [ADRENO_600] = {PHONE, .registers = 64},
+    [ADRENO_700] = {PHONE, .registers = 96},
     [PROCESSOR] = {COMMON, .offset_align = 16, .shared_memory = 32768, .subgroup_size = 8, .processors = 4, .registers = 256,
                    .cooperative = {{HK_F16, 8, 8, 8, 0}}, .n_cooperative = 1, .cooperative_subgroup = 8, .software = true},
 };
-static const char *const device_names[DEVICES] = {"H200", "workgroups only", "RDNA3", "RDNA2", "phone", "processor"};
+static const char *const device_names[DEVICES] = {"H200", "workgroups only", "RDNA3", "RDNA2", "Adreno 600", "Adreno 700",
+                                                  "processor"};
 
 /* Whatever it holds: nothing runs. */
 static struct hk_value *leaf(struct hk_graph *graph, enum hk_dtype dtype, struct hk_shape shape) {
@@ -130,9 +134,10 @@ static void products_have_their_standard_kernels(void **state) {
         {RDNA2, HK_F16, HK_F16, 4096, 4096, 4096, DENSE, PLAIN_LARGE, 1},
         {RDNA2, HK_F32, HK_F32, 512, 512, 512, DENSE, PLAIN_MIDDLE, 1},
         {RDNA2, HK_F32, HK_F32, 64, 64, 65536, DENSE, PLAIN_SMALL "x16", 2},
-        {PHONE, HK_F32, HK_F32, 1024, 1024, 1024, DENSE, PLAIN_MIDDLE, 1},
-        {PHONE, HK_F16, HK_F16, 1, 1024, 1024, TRANSPOSED, ONE, 1},
-        {PHONE, HK_F32, HK_F32, 8192, 4096, 32, DENSE, PLAIN_MIDDLE, 2}, /* c is more than a binding has */
+        {ADRENO_600, HK_F32, HK_F32, 1024, 1024, 1024, DENSE, PLAIN_MIDDLE, 1},
+        {ADRENO_600, HK_F16, HK_F16, 1, 1024, 1024, TRANSPOSED, ONE, 1},
+        {ADRENO_600, HK_F32, HK_F32, 8192, 4096, 32, DENSE, PLAIN_MIDDLE, 2}, /* c is more than a binding has */
+        {ADRENO_700, HK_F32, HK_F32, 1024, 1024, 1024, DENSE, PLAIN_MIDDLE, 1},
         {PROCESSOR, HK_F16, HK_F16, 4096, 4096, 4096, DENSE, DIRECT, 1},
         {PROCESSOR, HK_F32, HK_F32, 1, 4096, 4096, TRANSPOSED, DIRECT_ONE, 1},
         {PROCESSOR, HK_F32, HK_F32, 64, 64, 65536, DENSE, DIRECT, 1},
@@ -203,10 +208,12 @@ static void attention_has_its_standard_kernels(void **state) {
          "attention_cooperative2_dq 128x32x32"},
         {WORKGROUPS_ONLY, HK_F16, 1024, 1024, 60, "attention 256x64x16", 1, "attention 256x64x16"},
         {RDNA3, HK_F16, 1024, 1024, 64, "attention_cooperative 0x64", 1, "attention_cooperative_dq 0x64"},
+        {RDNA3, HK_F16, 1024, 1024, 128, "attention_cooperative 0x64", 1, "attention 256x64x16"}, /* by the lab's figures */
         {RDNA3, HK_BF16, 1024, 1024, 64, "attention 256x64x16", 1, "attention 256x64x16"},
         {RDNA2, HK_F16, 1024, 1024, 64, "attention 256x64x16", 1, "attention 256x64x16"},
-        {PHONE, HK_F16, 256, 256, 64, "attention 256x64x4", 1, "attention 256x64x4"},
-        {PHONE, HK_F32, 4, 256, 64, "attention_few 128x1x8", 1, "attention 256x64x4"},
+        {ADRENO_600, HK_F16, 256, 256, 64, "attention 256x64x4", 1, "attention 256x64x4"},
+        {ADRENO_600, HK_F32, 4, 256, 64, "attention_few 128x1x8", 1, "attention 256x64x4"},
+        {ADRENO_700, HK_F16, 256, 256, 64, "attention 256x64x16", 1, "attention 256x64x16"}, /* the same */
         {PROCESSOR, HK_F16, 256, 256, 64, "attention_rows 32x32", 1, "attention_rows 32x32"},
         {PROCESSOR, HK_F16, 256, 256, 128, "attention 256x64x16", 1, "attention 256x64x16"},
         {PROCESSOR, HK_F32, 2, 256, 64, "attention_few 8x1x1", 1, "attention_rows 32x32"},
@@ -220,6 +227,25 @@ static void attention_has_its_standard_kernels(void **state) {
         expect(backward_of(forward), cases[i].device, cases[i].backward, 3);
         hk_graph_destroy(&graph);
     }
+}
+
+/* What was measured to be faster than the standard is launched, also where that is so by the lab's figures alone. */
+static void measured_kernels_win(void **state) {
+    (void)state;
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_value *q = leaf(graph, HK_F16, HK_SHAPE(2, 8, 1024, 128));
+    const struct hk_call *const call = backward_of(call_of(hk_attention(q, q, q, NULL), &hk_op_attention));
+    struct launches l;
+    int wide = 0;
+    launches_record(&l, call, &devices[RDNA3], -1);
+    assert_string_equal(l.items[1].shader, "attention_dq");
+    while (wide < l.choice.count && strcmp(l.choice.names[wide], "attention_cooperative_dq 0x32")) wide++;
+    assert_in_range(wide, 0, l.choice.count - 1);
+    launches_free(&l);
+    launches_record(&l, call, &devices[RDNA3], wide);
+    assert_string_equal(l.items[1].shader, "attention_cooperative_dq");
+    launches_free(&l);
+    hk_graph_destroy(&graph);
 }
 
 /* ---- All kernels ---- */
@@ -306,13 +332,18 @@ static void all_kernels_of_products_are_launched_rightly(void **state) {
             hk_graph_destroy(&graph);
         }
         printf("%s: %d kernels for %d products\n", device_names[device], kernels, ROUNDS);
-        assert_true(kernels > 3 * ROUNDS || device == RDNA2 || device == PHONE);
+        assert_true(kernels > 3 * ROUNDS || !devices[device].n_cooperative);
     }
 }
 
-/* [B, heads, rows, D] as models have it: dense, or cut out of projections [B, rows, heads, D] of several. */
+/* [B, heads, rows, D] as models have it: dense, or cut out of projections [B, rows, heads, D] of several; or a part of longer
+   rows. */
 static struct hk_value *some_heads(struct hk_graph *graph, enum hk_dtype dtype, const int64_t q[4], uint64_t *random) {
     if (one_in(random, 3)) return leaf(graph, dtype, HK_SHAPE(q[0], q[1], q[2], q[3]));
+    if (one_in(random, 3)) {
+        const int64_t gap = one_in(random, 2) ? 2 : 8, begin = one_in(random, 2) ? 0 : gap;
+        return hk_slice(leaf(graph, dtype, HK_SHAPE(q[0], q[1], q[2], q[3] + gap)), 3, begin, q[3] + begin, 1);
+    }
     const int64_t extra = (int64_t)below(random, 3);
     struct hk_value *const x = leaf(graph, dtype, HK_SHAPE(q[0], q[2], q[1] + extra, q[3]));
     return hk_permute(hk_slice(x, 2, extra, q[1] + extra, 1), HK_AXES(0, 2, 1, 3));
@@ -350,7 +381,7 @@ static void all_kernels_of_attention_are_launched_rightly(void **state) {
             hk_graph_destroy(&graph);
         }
         printf("%s: %d kernels for %d attentions\n", device_names[device], kernels, ROUNDS);
-        assert_true(kernels > 2 * ROUNDS || device == RDNA2 || device == PHONE);
+        assert_true(kernels > 2 * ROUNDS || !devices[device].n_cooperative);
     }
 }
 
@@ -359,6 +390,7 @@ int main(void) {
         cmocka_unit_test(products_have_their_standard_kernels),
         cmocka_unit_test(tensors_begin_at_16_bytes),
         cmocka_unit_test(attention_has_its_standard_kernels),
+        cmocka_unit_test(measured_kernels_win),
         cmocka_unit_test(all_kernels_of_products_are_launched_rightly),
         cmocka_unit_test(all_kernels_of_attention_are_launched_rightly),
     };
