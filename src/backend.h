@@ -53,6 +53,7 @@ struct hk_limits {
     uint32_t processors;     /* rough number of compute units, at least 1 */
     uint32_t registers;      /* rough number of 32-bit ones that an invocation may have: with more the driver spills, or little is
                                 at work at once */
+    bool amd;                /* the vendor, of which tables of kernels know more than can be measured here */
     bool float16, storage16;
     struct hk_cooperative cooperative[HK_MAX_COOPERATIVE]; /* those there are ... */
     int n_cooperative;

@@ -86,9 +86,10 @@ static const struct variant {
     uint32_t subgroups;  /* with cooperative matrices, 16 rows each */
     int64_t least_queries;
     uint32_t columns;    /* with matrices of whole workgroups: tile rows of that many columns */
+    int64_t amd_depth;   /* the deepest heads for which it is the standard on AMD's GPUs; 0: as for all */
 } variants[] = {
-    {true, 0, ATTENTION_MAX_DEPTH, "attention_few", NULL, NULL, 8, 1, 1, 128, HK_F32, 0, 0, 0},
-    {false, 0, ATTENTION_MAX_DEPTH, "attention_few", NULL, NULL, 128, 1, 8, 128, HK_F32, 0, 0, 0},
+    {true, 0, ATTENTION_MAX_DEPTH, "attention_few", NULL, NULL, 8, 1, 1, 128, HK_F32, 0, 0, 0, 0},
+    {false, 0, ATTENTION_MAX_DEPTH, "attention_few", NULL, NULL, 128, 1, 8, 128, HK_F32, 0, 0, 0, 0},
 #define WORKGROUP(forward_depth, depth, invocations, rows, columns, queries)                                              \
     WIDE(forward_depth, "attention_cooperative2", NULL, NULL, HK_F16, invocations, rows, columns, queries),               \
         WIDE(forward_depth, "attention_cooperative2_bf16", NULL, NULL, HK_BF16, invocations, rows, columns, queries),     \
@@ -97,23 +98,25 @@ static const struct variant {
         WIDE(depth, NULL, "attention_cooperative2_dq_bf16", "attention_cooperative2_dkv_bf16", HK_BF16, invocations, rows, \
              columns, queries)
 #define WIDE(depth, forward, dq, dkv, dtype, invocations, rows, columns, queries)                                         \
-    {false, 0, depth, forward, dq, dkv, invocations, rows, 0, ATTENTION_MAX_DEPTH, dtype, 0, queries, columns}
+    {false, 0, depth, forward, dq, dkv, invocations, rows, 0, ATTENTION_MAX_DEPTH, dtype, 0, queries, columns, 0}
     WORKGROUP(64, 64, 128, 64, 64, 0),
     WORKGROUP(128, 64, 128, 64, 32, 0),
     WORKGROUP(256, 128, 128, 32, 32, 0),
+/* Of gradients of heads deeper than 64 the shared memory of AMD's processors holds but one workgroup, and the compiler there
+   expects 1.3 to 3.4 times the cycles of kernels without matrices (`hekla_lab choices`). */
 #define COOPERATIVE(subgroups, queries)                                                                                 \
-    MATRICES(256, "attention_cooperative", NULL, NULL, HK_F16, subgroups, queries),                                     \
-        MATRICES(256, "attention_cooperative_bf16", NULL, NULL, HK_BF16, subgroups, queries),                           \
-        MATRICES(128, NULL, "attention_cooperative_dq", "attention_cooperative_dkv", HK_F16, subgroups, queries),       \
-        MATRICES(128, NULL, "attention_cooperative_dq_bf16", "attention_cooperative_dkv_bf16", HK_BF16, subgroups, queries)
-#define MATRICES(depth, forward, dq, dkv, dtype, subgroups, queries)                                                    \
-    {false, 0, depth, forward, dq, dkv, 0, 16 * (subgroups), 0, 64, dtype, subgroups, queries, 0}
+    MATRICES(256, "attention_cooperative", NULL, NULL, HK_F16, subgroups, queries, 0),                                  \
+        MATRICES(256, "attention_cooperative_bf16", NULL, NULL, HK_BF16, subgroups, queries, 0),                        \
+        MATRICES(128, NULL, "attention_cooperative_dq", "attention_cooperative_dkv", HK_F16, subgroups, queries, 64),   \
+        MATRICES(128, NULL, "attention_cooperative_dq_bf16", "attention_cooperative_dkv_bf16", HK_BF16, subgroups, queries, 64)
+#define MATRICES(depth, forward, dq, dkv, dtype, subgroups, queries, amd_depth)                                         \
+    {false, 0, depth, forward, dq, dkv, 0, 16 * (subgroups), 0, 64, dtype, subgroups, queries, 0, amd_depth}
     COOPERATIVE(4, 33),
     COOPERATIVE(2, 17),
     COOPERATIVE(1, 0),
-    {true, 0, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32, 0, 64, HK_F32, 0, 0, 0},
-    {false, 128, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 16, 128, HK_F32, 0, 0, 0},
-    {false, 0, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 4, 128, HK_F32, 0, 0, 0},
+    {true, 0, 64, "attention_rows", "attention_rows_dq", "attention_rows_dkv", 32, 32, 0, 64, HK_F32, 0, 0, 0, 0},
+    {false, 96, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 16, 128, HK_F32, 0, 0, 0, 0},
+    {false, 0, ATTENTION_MAX_DEPTH, "attention", "attention_dq", "attention_dkv", 256, 64, 4, 128, HK_F32, 0, 0, 0, 0},
 };
 
 /* How many workgroups share D in dkv: each computes the scores. */
@@ -189,7 +192,8 @@ static bool is_usable(const struct variant *v, const struct hk_limits *limits, c
 
 /* The processor has no matrices. */
 static bool is_standard(const struct variant *v, const struct hk_limits *limits, const struct hk_operand *q) {
-    return v->dtype == HK_F32 || (!limits->software && q->shape[2] >= v->least_queries);
+    const bool too_deep = limits->amd && v->amd_depth && q->shape[3] > v->amd_depth;
+    return v->dtype == HK_F32 || (!limits->software && q->shape[2] >= v->least_queries && !too_deep);
 }
 
 /* The first row that fits, unless it was measured that another one is faster; pass is "attention" or its gradient. */

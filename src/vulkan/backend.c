@@ -48,25 +48,27 @@ static uint32_t count_registers(const struct vk_device *device) {
     const char *text = getenv("HEKLA_GPU_REGISTERS");
     static const struct {
         int driver; /* VkDriverId */
-        uint32_t registers, least_subgroup;
+        uint32_t registers, least_subgroup, least_device;
     } drivers[] = {
-        {VK_DRIVER_ID_QUALCOMM_PROPRIETARY, 64, 0},
-        {VK_DRIVER_ID_MESA_TURNIP, 64, 0},
-        {VK_DRIVER_ID_ARM_PROPRIETARY, 64, 0},
-        {VK_DRIVER_ID_MESA_PANVK, 64, 0},
-        {VK_DRIVER_ID_IMAGINATION_PROPRIETARY, 64, 0},
-        {VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, 128, 0},
-        {VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, 128, 0},
-        {VK_DRIVER_ID_MOLTENVK, 128, 0},
-        {26 /* VK_DRIVER_ID_MESA_HONEYKRISP, which older headers lack */, 128, 0},
-        {VK_DRIVER_ID_MESA_RADV, 128, 64},
-        {VK_DRIVER_ID_AMD_PROPRIETARY, 128, 64},
-        {VK_DRIVER_ID_AMD_OPEN_SOURCE, 128, 64},
+        {VK_DRIVER_ID_QUALCOMM_PROPRIETARY, 64, 0, 0},
+        {VK_DRIVER_ID_MESA_TURNIP, 96, 0, 0x7000000}, /* Adreno 700: half as many again */
+        {VK_DRIVER_ID_MESA_TURNIP, 64, 0, 0},
+        {VK_DRIVER_ID_ARM_PROPRIETARY, 64, 0, 0},
+        {VK_DRIVER_ID_MESA_PANVK, 64, 0, 0},
+        {VK_DRIVER_ID_IMAGINATION_PROPRIETARY, 64, 0, 0},
+        {VK_DRIVER_ID_INTEL_OPEN_SOURCE_MESA, 128, 0, 0},
+        {VK_DRIVER_ID_INTEL_PROPRIETARY_WINDOWS, 128, 0, 0},
+        {VK_DRIVER_ID_MOLTENVK, 128, 0, 0},
+        {26 /* VK_DRIVER_ID_MESA_HONEYKRISP, which older headers lack */, 128, 0, 0},
+        {VK_DRIVER_ID_MESA_RADV, 128, 64, 0},
+        {VK_DRIVER_ID_AMD_PROPRIETARY, 128, 64, 0},
+        {VK_DRIVER_ID_AMD_OPEN_SOURCE, 128, 64, 0},
     };
     if (text) return (uint32_t)strtoul(text, NULL, 10);
     for (size_t i = 0; i < HK_LENGTH(drivers); i++)
         if ((int)device->physical.properties12.driverID == drivers[i].driver &&
-            device->physical.properties13.minSubgroupSize >= drivers[i].least_subgroup)
+            device->physical.properties13.minSubgroupSize >= drivers[i].least_subgroup &&
+            device->base.info.device_id >= drivers[i].least_device)
             return drivers[i].registers;
     return 256;
 }
@@ -91,6 +93,7 @@ static void set_limits(struct vk_device *device) {
                                         .max_groups = HK_MIN(groups[0], HK_MIN(groups[1], groups[2])),
                                         .processors = count_processors(device),
                                         .registers = count_registers(device),
+                                        .amd = info->vendor_id == 0x1002,
                                         .float16 = info->float16,
                                         .storage16 = info->storage16,
                                         .n_cooperative = device->physical.n_cooperative,

@@ -135,6 +135,7 @@ static const struct {
     {"turnip", "attention", "occupancy", "registers for one workgroup: tiles of fewer than 64 rows would take less"},
     {"turnip", "attention_dq", "occupancy", "registers for one workgroup: tiles of fewer than 64 rows would take less"},
     {"turnip", "attention_dkv", "occupancy", "registers for one workgroup: tiles of fewer than 64 rows would take less"},
+    {"turnip-7", "attention_dq", "spills", "one or two at a head size of 256"},
     {"m1", "attention", "occupancy", "448 invocations at a head size of 256"},
     {"m1", "attention_dq", "occupancy", "448 invocations at a head size of 256"},
     {"m1", "attention_dkv", "occupancy", "448 invocations at head sizes of 128 and more, of f16"},

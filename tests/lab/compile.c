@@ -42,7 +42,7 @@ static int compare(const void *a, const void *b) {
 }
 
 /* The last of the driver's representations is what the device runs. */
-static double read_loop(struct vk_device *device, VkPipeline pipeline) {
+double lab_read_loop(struct vk_device *device, VkPipeline pipeline) {
     const VkPipelineExecutableInfoKHR which = {.sType = VK_STRUCTURE_TYPE_PIPELINE_EXECUTABLE_INFO_KHR, .pipeline = pipeline};
     VkPipelineExecutableInternalRepresentationKHR list[32] = {{0}}, *last;
     uint32_t count = HK_LENGTH(list);
@@ -66,7 +66,7 @@ static void add(struct lab *lab, struct vk_device *device, const struct vk_pipel
     *row = (struct lab_pipeline){
         .shader = p->shader, .n_spec = p->n_spec, .n_bindings = p->n_bindings, .subgroup_size = p->subgroup_size};
     memcpy(row->number, p->statistics.value, sizeof p->statistics.value);
-    row->number[LAB_LOOP] = read_loop(device, p->handle);
+    row->number[LAB_LOOP] = lab_read_loop(device, p->handle);
     memcpy(row->spec, p->spec, sizeof row->spec);
 }
 

@@ -1,5 +1,6 @@
 /* hekla_lab DEVICE OUT.json      looks at the machine's Vulkan device (tests/lab/run.sh chooses which that is)
    hekla_lab names                prints the driver's own names of what it tells of pipelines
+   hekla_lab choices DEVICE       prints what the device's compiler says of all kernels that could be chosen
    hekla_lab report OLD.json NEW.json... REPORT.md REPORT.json
                                   merges what was found on devices, and says what got worse since OLD.json */
 #include "lab.h"
@@ -54,8 +55,9 @@ int main(int argc, char **argv) {
     setenv("HEKLA_UNFUSED", "1", 1);
     setvbuf(stdout, NULL, _IOLBF, 0);
     if (argc == 2 && !strcmp(argv[1], "names")) return lab_print_names(), 0;
+    if (argc == 3 && !strcmp(argv[1], "choices")) return lab_print_choices(argv[2]);
     if (argc >= 6 && !strcmp(argv[1], "report")) return lab_report(argc - 2, argv + 2);
     if (argc == 3) return look_at(argv[1], argv[2]);
-    fprintf(stderr, "usage: hekla_lab DEVICE OUT.json | names | report OLD.json NEW.json... REPORT.md REPORT.json\n");
+    fprintf(stderr, "usage: hekla_lab DEVICE OUT.json | names | choices DEVICE | report OLD.json NEW.json... REPORT.md REPORT.json\n");
     return 2;
 }

@@ -51,8 +51,13 @@ struct hk_device *lab_open(bool validate);
 
 /* compile.c: fills pipelines with all that programs of every kind need on the device; false where it cannot be opened. */
 bool lab_compile(struct lab *lab);
+/* The share of the hot loop (loop.h). */
+double lab_read_loop(struct vk_device *device, VkPipeline pipeline);
 /* The driver's own names, of the pipelines of one program. */
 void lab_print_names(void);
+
+/* choices.c: what the device's compiler says of all kernels that there are for large products and attention; an exit status. */
+int lab_print_choices(const char *label);
 
 /* check.c: no pipeline spills, uses scratch, takes too much shared memory or leaves the device idle; none is missing. */
 void lab_check(struct lab *lab);
