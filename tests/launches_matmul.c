@@ -12,13 +12,13 @@ struct push {
     uint32_t a_row, a_column, b_row, b_column, c_row;
     uint32_t a_outer, a_inner, b_outer, b_inner, c_outer, c_inner;
     uint32_t inner;
-    uint32_t tiles_m, tiles_n, groups;
+    uint32_t tiles_m, tiles_n, groups, after[4];
 };
 
 /* And shaders/matmul_parts.comp. */
 struct sum_push {
     uint32_t base_parts, base_c, base_bias;
-    uint32_t parts, elements, m, n, c_batch, c_row;
+    uint32_t parts, elements, m, n, c_batch, c_row, after[4];
 };
 
 enum { A_ALONG_K = 1, B_ALONG_N, BIAS, ACCUMULATE, A_TYPE, B_TYPE, FIRST }; /* constants */
@@ -125,6 +125,7 @@ static struct shape subgroups_shape(const struct launch *x) {
     require_units(x, &x->a, dense_a(x), s[8]);
     require_units(x, &x->b, dense_b(x), s[9]);
     require_units(x, &x->c, 3, s[10] ? 4 : 1);
+    require_units(x, &x->c, 3, s[11] ? 4 : 1);
     LAUNCH_REQUIRE(x->l, x->d, !s[10] || (!x->d->spec[BIAS] && !x->d->spec[ACCUMULATE]));
     const uint32_t a = x->d->spec[A_ALONG_K] ? s[0] * (s[2] + 8) : s[2] * (s[0] + 8);
     const uint32_t b = x->d->spec[B_ALONG_N] ? s[2] * (s[1] + 8) : s[1] * (s[2] + 8);
