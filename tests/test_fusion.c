@@ -89,6 +89,19 @@ static struct hk_value *product_in_other_shape(struct hk_value *x, struct hk_val
     return hk_add(hk_reshape(y, shape), hk_mul(hk_silu(product), row));
 }
 
+/* A row of either shape is in no one's kernel but its own. */
+static struct hk_value *product_in_two_shapes(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    const struct hk_shape shape = HK_SHAPE(2, ROWS / 2, COLUMNS);
+    struct hk_value *factor = hk_max(hk_reshape(y, shape), HK_AXES(1, 2), true);
+    return hk_mul(hk_reshape(hk_mul(hk_matmul(x, square_of(x, y)), row), shape), factor);
+}
+
+/* What a product reads is made before it, though what follows the product reads it, too. */
+static struct hk_value *product_of_a_residual(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *part = hk_mul(hk_tanh(x), row);
+    return hk_add(part, hk_matmul(part, square_of(x, y)));
+}
+
 /* One factor for each row, one for each column, and one for all. */
 static struct hk_value *products_of_a_batch(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
     const struct hk_shape shape = HK_SHAPE(2, ROWS / 2, COLUMNS);
@@ -136,6 +149,8 @@ static const struct example examples[] = {
     {"of 16 bits", of_16_bits, 3, 4, 0, false},
     {"a product and a chain", product_and_chain, 2, 4, 0, false},
     {"a product in another shape", product_in_other_shape, 2, 3, 0, false},
+    {"a product in two shapes", product_in_two_shapes, 4, 1, 0, false},
+    {"a product of a residual", product_of_a_residual, 3, 2, 0, false},
     {"products of a batch", products_of_a_batch, 4, 3, 0, false},
     {"a product that is kept", product_that_is_kept, 4, 2, 0, false},
     {"a product of one row", product_of_one_row, 2, 3, 0, false},
@@ -178,6 +193,58 @@ static void chains_become_one_kernel(void **state) {
     (void)state;
     for (int d = 0; d < n_devices; d++)
         for (int i = 0; fusing[d] && i < COUNT(examples); i++) check_example(d, &examples[i]);
+}
+
+/* ---- Large products ---- */
+
+enum { M = 203, N = 300, K = 290, PRODUCTS = 3 };
+
+/* Products that are cut into tiles, and among threads, with results of both sizes. */
+static struct hk_graph *large_graph(struct hk_device *device, struct hk_tensor *results[PRODUCTS], struct hk_tensor *in[4]) {
+    float *data = test_malloc(K * N * sizeof *data);
+    uint64_t random = 9;
+    for (int i = 0; i < K * N; i++) data[i] = (float)test_uniform(&random, -1, 1);
+    const struct hk_shape shapes[] = {HK_SHAPE(M, K), HK_SHAPE(K, N), HK_SHAPE(N), HK_SHAPE(M, N)};
+    for (int i = 0; i < 4; i++) in[i] = hk_tensor_from(device, HK_F32, shapes[i], data);
+    test_free(data);
+    struct hk_graph *graph = hk_graph_create();
+    struct hk_value *a = hk_leaf(graph, in[0]), *b = hk_leaf(graph, in[1]);
+    struct hk_value *bias = hk_leaf(graph, in[2]), *residual = hk_leaf(graph, in[3]);
+    struct hk_value *narrow = hk_matmul(hk_cast(a, HK_BF16), hk_cast(b, HK_BF16));
+    struct hk_value *made[PRODUCTS] = {hk_add(hk_gelu(hk_linear_kn(a, b, bias)), residual),
+                                       hk_cast(hk_mul(hk_silu(hk_matmul(a, b)), residual), HK_BF16),
+                                       hk_cast(hk_add(narrow, bias), HK_BF16)};
+    for (int i = 0; i < PRODUCTS; i++) {
+        results[i] = hk_tensor_create(device, i ? HK_BF16 : HK_F32, shapes[3]);
+        hk_store(results[i], made[i]);
+    }
+    return graph;
+}
+
+static void large_products_end_in_their_steps(void **state) {
+    (void)state;
+    for (int d = 0; d < n_devices; d++) {
+        struct hk_tensor *results[PRODUCTS], *in[4];
+        if (!fusing[d]) continue;
+        struct hk_graph *graph = large_graph(devices[d], results, in);
+        char *held[2][PRODUCTS];
+        for (int fused = 0; fused < 2; fused++) {
+            struct hk_program *program = compile(d, graph, fused);
+            assert_int_equal(hk_program_run(program), HK_OK);
+            for (int i = 0; i < PRODUCTS; i++) {
+                held[fused][i] = test_malloc(hk_tensor_bytes(results[i]));
+                assert_int_equal(hk_tensor_read(results[i], held[fused][i], hk_tensor_bytes(results[i])), HK_OK);
+            }
+            hk_program_destroy(&program);
+        }
+        for (int i = 0; i < PRODUCTS; i++) {
+            assert_memory_equal(held[0][i], held[1][i], hk_tensor_bytes(results[i]));
+            test_free(held[0][i]), test_free(held[1][i]);
+        }
+        hk_graph_destroy(&graph);
+        for (int i = 0; i < PRODUCTS; i++) hk_tensor_destroy(&results[i]);
+        for (int i = 0; i < 4; i++) hk_tensor_destroy(&in[i]);
+    }
 }
 
 /* ---- Random graphs ---- */
@@ -366,6 +433,7 @@ static void damaged_kernels_are_made_again(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_become_one_kernel),
+        cmocka_unit_test(large_products_end_in_their_steps),
         cmocka_unit_test(fused_calls_give_the_same_bits),
         cmocka_unit_test(models_train_with_the_same_losses_in_fewer_kernels),
         cmocka_unit_test(damaged_kernels_are_made_again),
