@@ -11,7 +11,8 @@ layout(constant_id = 8) const uint TN = 8;
 // Elements of k in a turn of the loop, a multiple of 4. With one row, b's columns are all there is to read, and as a power of
 // two lies between them they push each other out of the cache: then a turn uses up what a line of it holds.
 layout(constant_id = 9) const uint STEP = 4;
-layout(constant_id = 10) const bool A_PAIRS = false; // 16 bits each, and elements k and k + 1 share a word where k is even
+// 16 bits each, and elements k and k + 1 share a word where k is even; of 32 bits, a has four elements of k in a vector.
+layout(constant_id = 10) const bool A_WHOLE = false;
 layout(constant_id = 11) const bool B_PAIRS = false;
 
 // From the first element of a row of a, or a column of b, to element k. Where that is dense the driver should know.
@@ -22,7 +23,8 @@ vec2 pair_of(uint word, uint type) { return vec2(float_of(word, 0, type), float_
 
 // Elements k .. k + 3 of the row of a that begins at `at`.
 vec4 four_of_a(uint at, uint k) {
-    if (A_PAIRS) return vec4(pair_of(a[(at + k) / 2], A_TYPE), pair_of(a[(at + k) / 2 + 1], A_TYPE));
+    if (A_WHOLE && A_TYPE == F32) return uintBitsToFloat(a4[(at + k) / 4]);
+    if (A_WHOLE) return vec4(pair_of(a[(at + k) / 2], A_TYPE), pair_of(a[(at + k) / 2 + 1], A_TYPE));
     return vec4(a_at(at + along_a(k)), a_at(at + along_a(k + 1)), a_at(at + along_a(k + 2)), a_at(at + along_a(k + 3)));
 }
 

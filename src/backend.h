@@ -127,6 +127,8 @@ struct hk_backend {
     hk_status (*wait)(struct hk_device *device);
     /* Zeroed memory, aligned to 256 bytes or more. */
     hk_status (*buffer_create)(struct hk_device *device, uint64_t bytes, struct hk_buffer **buffer);
+    /* The same for what lives within a run of a program: it may hold anything, so no time goes into making it zero. */
+    hk_status (*arena_create)(struct hk_device *device, uint64_t bytes, struct hk_buffer **buffer);
     /* The device may still use it: freed when it does not. */
     void (*buffer_destroy)(struct hk_device *device, struct hk_buffer *buffer);
     /* Ordered after all work submitted before. data is free when the call returns. */

@@ -108,7 +108,8 @@ static void unwritten_memory_is_nan(void **unused) {
 static void check_unseen(struct hk_device *device) {
     float got[2];
     run_twice(device, &remembers, got);
-    assert_true(got[0] == 0 && got[1] == N);
+    assert_true(got[1] == N);
+    if (test_is_cpu(device)) assert_true(got[0] == 0);
 }
 
 /* So that it is the poison that the other test sees. */

@@ -70,7 +70,7 @@ static hk_status allocate_arena(struct hk_program *program, const struct hk_layo
         storage = calloc(1, sizeof *storage);
         if (!storage) return hk_fail(HK_ERROR_OUT_OF_MEMORY, "out of host memory");
         *storage = (struct hk_storage){.device = program->device, .bytes = layout->blocks[i], .references = 1};
-        const hk_status status = backend_of(program->device)->buffer_create(program->device, storage->bytes, &storage->buffer);
+        const hk_status status = backend_of(program->device)->arena_create(program->device, storage->bytes, &storage->buffer);
         if (status) {
             free(storage);
             return status;

@@ -313,11 +313,14 @@ static void bind(struct hk_dispatch *d, const struct product *p, int side, int a
     hk_bind_range(d, s->operand, s->offset, span(p, side), access, side);
 }
 
-/* The last constants of matmul_direct: whether elements k and k + 1, of 16 bits, are a word. */
-static void set_pairs(struct hk_dispatch *d, const struct product *p) {
-    for (int side = A; side <= B; side++)
-        d->spec[COMMON_SPEC + 3 + side] = hk_dtype_size(p->side[side].operand->dtype) == 2 &&
-                                          p->side[side].stride[K] == 1 && is_aligned(p, side, K, 4);
+/* The last constants of matmul_direct: whether elements k and k + 1, of 16 bits, are a word, and of a's four of 32 bits a
+   vector: all invocations read the same ones, and the driver looks once whether those exist. */
+static void set_whole(struct hk_dispatch *d, const struct product *p) {
+    for (int side = A; side <= B; side++) {
+        const bool narrow = hk_dtype_size(p->side[side].operand->dtype) == 2;
+        d->spec[COMMON_SPEC + 3 + side] = (narrow || side == A) && p->side[side].stride[K] == 1 &&
+                                          is_aligned(p, side, K, narrow ? 4 : 16);
+    }
 }
 
 /* The last constants of matmul and matmul_few: whether four elements along the dense dimension of each side are a vector. */
@@ -382,7 +385,7 @@ static hk_status record_kernel(const struct product *p, const struct kernel *ker
                             .flops = 2.0 * (double)p->size[M] * (double)p->size[N] * (double)p->size[K] *
                                      (double)batch_items(p)};
     memcpy(d.spec + COMMON_SPEC, kernel->spec, sizeof kernel->spec);
-    if (kernel->needs == SOFTWARE) set_pairs(&d, p);
+    if (kernel->needs == SOFTWARE) set_whole(&d, p);
     if (kernel->needs == PLAIN) add_fours(&d, kernel, p);
     if (kernel->needs == COOPERATIVE) add_matrices(&d, kernel, p, recorder->limits);
     if (kernel->needs == WORKGROUP) add_widths(&d, kernel, &push, p->side[A].operand->dtype);

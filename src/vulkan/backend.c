@@ -291,6 +291,7 @@ const struct hk_backend vk_backend = {
     .close = close_device,
     .wait = wait_all,
     .buffer_create = vk_buffer_create,
+    .arena_create = vk_arena_create,
     .buffer_destroy = vk_buffer_destroy,
     .write = vk_write,
     .read = vk_read,

@@ -170,6 +170,7 @@ void vk_full_barrier(struct vk_device *device, VkCommandBuffer commands);
 
 /* memory.c */
 hk_status vk_buffer_create(struct hk_device *device, uint64_t bytes, struct hk_buffer **buffer);
+hk_status vk_arena_create(struct hk_device *device, uint64_t bytes, struct hk_buffer **buffer);
 void vk_buffer_destroy(struct hk_device *device, struct hk_buffer *buffer);
 /* Host memory for transfers, mapped and coherent, not counted. */
 hk_status vk_staging_create(struct vk_device *device, uint64_t bytes, struct vk_buffer **buffer);
