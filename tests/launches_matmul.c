@@ -103,9 +103,8 @@ static struct shape few_shape(const struct launch *x) {
 static struct shape direct_shape(const struct launch *x) {
     const uint32_t *const s = x->d->spec + FIRST;
     LAUNCH_REQUIRE(x->l, x->d, x->l->recorder.limits->software);
-    LAUNCH_REQUIRE(x->l, x->d, !s[3] || x->d->spec[A_TYPE] != HK_F32);
     LAUNCH_REQUIRE(x->l, x->d, !s[4] || x->d->spec[B_TYPE] != HK_F32);
-    require_units(x, &x->a, 3, s[3] ? 2 : 1);
+    require_units(x, &x->a, 3, !s[3] ? 1 : x->d->spec[A_TYPE] == HK_F32 ? 4 : 2);
     require_units(x, &x->b, 2, s[4] ? 2 : 1);
     return (struct shape){s[0], s[1] * x->d->spec[0], 0};
 }
