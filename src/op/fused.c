@@ -93,13 +93,20 @@ struct fused_job fused_begin(const struct hk_step *step) {
     return job;
 }
 
-static void body(void *context, int64_t begin, int64_t end) { fused_run(context, begin, end); }
+static void body(void *context, int64_t begin, int64_t end) {
+    const struct fused_job *const *job = context;
+    fused_run(*job, begin, end);
+}
+
+void fused_run_all(const struct fused_job *job, const struct cpu *cpu, int64_t elements) {
+    cpu_for(cpu, elements, FUSED_GRAIN, body, &job);
+}
 
 CPU_KERNEL(fused) {
-    const int64_t count = cpu_elements(&step->outputs[0]);
-    if (count == 0) return;
-    struct fused_job job = fused_begin(step);
-    cpu_for(cpu, count, FUSED_GRAIN, body, &job);
+    const int64_t elements = cpu_elements(&step->outputs[0]);
+    if (elements == 0) return;
+    const struct fused_job job = fused_begin(step);
+    fused_run_all(&job, cpu, elements);
 }
 
 #else

@@ -9,6 +9,7 @@
 /* Functions of the instruction set that the including file is compiled for. */
 #define fused_begin CPU_NAME(fused_begin)
 #define fused_run CPU_NAME(fused_run)
+#define fused_run_all CPU_NAME(fused_run_all)
 
 struct fused_job {
     const struct hk_fused *fused;
@@ -22,5 +23,8 @@ struct fused_job fused_begin(const struct hk_step *step);
 
 /* Elements [begin, end) of all outputs, in their order. Any number of threads at once, on other elements. */
 void fused_run(const struct fused_job *job, int64_t begin, int64_t end);
+
+/* All of them, on all threads. */
+void fused_run_all(const struct fused_job *job, const struct cpu *cpu, int64_t elements);
 
 #endif

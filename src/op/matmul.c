@@ -164,7 +164,11 @@ void matmul_run(const struct hk_step *step, const struct cpu *cpu, const struct 
     /* small products: many to a piece, so that taking pieces costs little */
     const double work = (double)p.part_m * (double)p.part_n * (double)HK_MAX(g->k, 1);
     const int64_t grain = work >= 65536 ? 1 : (int64_t)(65536 / work) + 1;
+    /* rows of parts that are short are too many runs: all of it is one, later */
+    const bool later = then && p.parts_n > 1 && p.part_n < CPU_RUN;
+    if (later) p.then = NULL;
     cpu_for_threads(cpu, batch * p.parts_m * p.parts_n, grain, run_jobs, &p);
+    if (later) fused_run_all(then, cpu, elements);
 }
 
 CPU_KERNEL(matmul) { matmul_run(step, cpu, NULL); }
