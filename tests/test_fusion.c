@@ -71,6 +71,62 @@ static struct hk_value *of_16_bits(struct hk_value *x, struct hk_value *y, struc
     return hk_add(hk_cast(hk_concat(halves, 2, 1), HK_F32), b);
 }
 
+/* x's shape, each element the same in it. */
+static struct hk_value *everywhere(struct hk_value *one, struct hk_value *x) { return hk_broadcast_to(one, hk_value_shape(x)); }
+
+/* What is summed has no memory. */
+static struct hk_value *squared_distance(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    (void)row;
+    return everywhere(hk_sum(hk_square(hk_sub(x, y)), HK_ALL_AXES, false), x);
+}
+
+static struct hk_value *mean_of_rows(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_mul(y, hk_mean(hk_exp(hk_add(x, row)), HK_AXES(-1), true));
+}
+
+/* What is summed is read by others, too, which then are no part of it. */
+static struct hk_value *sums_of_columns(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *made = hk_mul(hk_silu(x), y);
+    return hk_sub(made, hk_mul(row, hk_sum(made, HK_AXES(0), true)));
+}
+
+/* Rows of odd sizes, none of whose parts begin where a vector does. */
+static struct hk_value *largest_of_odd_rows(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *a = hk_slice(hk_slice(x, 0, 0, ROWS - 1, 1), 1, 2, COLUMNS - 1, 1);
+    struct hk_value *b = hk_slice(hk_slice(y, 0, 1, ROWS, 1), 1, 0, COLUMNS - 3, 1);
+    struct hk_value *most = hk_max(hk_mul(a, hk_neg(b)), HK_AXES(1), false);
+    return hk_mul(row, everywhere(hk_sum(most, HK_ALL_AXES, false), x));
+}
+
+static struct hk_value *smallest_of_odd_columns(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *a = hk_slice(x, 1, 0, COLUMNS - 1, 1), *b = hk_slice(y, 1, 1, COLUMNS, 1);
+    struct hk_value *least = hk_max(hk_neg(hk_mul(a, b)), HK_AXES(0), false);
+    return hk_mul(row, everywhere(hk_sum(least, HK_ALL_AXES, false), x));
+}
+
+/* Of more elements than one part has, summed in two levels; and in rows wider than one block has columns. */
+static struct hk_value *of_many(struct hk_value *x, struct hk_value *y) {
+    return hk_mul(hk_reshape(x, HK_SHAPE(ROWS, 1, COLUMNS)), hk_reshape(y, HK_SHAPE(1, ROWS, COLUMNS)));
+}
+static struct hk_value *mean_of_many(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_add(row, everywhere(hk_mean(hk_neg(of_many(x, y)), HK_ALL_AXES, false), x));
+}
+static struct hk_value *sums_of_many(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_add(row, hk_sum(hk_square(of_many(x, y)), HK_AXES(0), false));
+}
+static struct hk_value *sums_of_many_kept(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *made = hk_square(of_many(x, y));
+    return hk_add(row, hk_sub(hk_max(made, HK_AXES(0), false), hk_sum(made, HK_AXES(0), false)));
+}
+
+/* 16-bit elements that begin in the middle of a word. */
+static struct hk_value *sum_of_16_bits(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *all = hk_reshape(hk_contiguous(hk_cast(x, HK_BF16)), HK_SHAPE(-1));
+    struct hk_value *half = hk_slice(all, 0, 1, 1 + ROWS / 2 * COLUMNS, 1);
+    struct hk_value *sums = hk_sum(hk_exp(hk_cast(hk_reshape(half, HK_SHAPE(ROWS / 2, COLUMNS)), HK_F32)), HK_AXES(0), false);
+    return hk_mul(y, hk_add(row, sums));
+}
+
 static const struct example examples[] = {
     {"a chain", chain, 1, 3},
     {"a gated layer's gradient", gated_backward, 2, 3},
@@ -78,6 +134,15 @@ static const struct example examples[] = {
     {"of two shapes", of_two_shapes, 2, 3},
     {"of two orders", of_two_orders, 2, 2},
     {"of 16 bits", of_16_bits, 3, 4},
+    {"a sum of squares", squared_distance, 2, 2},
+    {"means of rows", mean_of_rows, 2, 2},
+    {"sums of columns", sums_of_columns, 3, 2},
+    {"largest of odd rows", largest_of_odd_rows, 3, 2},
+    {"largest of odd columns", smallest_of_odd_columns, 3, 2},
+    {"a mean of many", mean_of_many, 2, 2},
+    {"sums of many", sums_of_many, 2, 2},
+    {"sums of many that are kept", sums_of_many_kept, 3, 3},
+    {"sums of 16 bits", sum_of_16_bits, 4, 2},
 };
 
 static void check_example(int d, const struct example *e) {

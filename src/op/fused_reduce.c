@@ -4,11 +4,10 @@
 #include "op/reduce_cpu.h"
 #else
 #include "op/fused.h"
-#include "op/gpu.h"
 #include "op/reduce.h"
+#include "op/strided.h"
 #endif
 
-#ifdef HK_ISA_NAME
 static struct hk_operand dense_operand(const int64_t *shape, int rank) {
     struct hk_operand o = {.dtype = HK_F32, .rank = rank};
     int64_t stride = 1;
@@ -34,6 +33,7 @@ static void halve(const struct hk_step *step, struct halves *h) {
                                .outputs = step->outputs, .n_outputs = 1, .scratch = step->scratch};
 }
 
+#ifdef HK_ISA_NAME
 CPU_KERNEL(fused_reduce) {
     struct halves h;
     halve(step, &h);
@@ -60,9 +60,48 @@ static struct hk_cost cost(const struct hk_step *step) {
     return (struct hk_cost){.flops = flops};
 }
 
+/* ---- GPU ---- */
+
+/* operands: those of the steps, HK_FUSED_OPERANDS at most. */
+static struct hk_start start_of(const struct hk_step *step, const struct halves *h, struct hk_operand *operands) {
+    const struct hk_preceded *attrs = step->attrs;
+    const int n_outputs = h->steps.n_outputs;
+    for (int k = 0; k < n_outputs; k++) operands[k] = h->outputs[k];
+    for (int k = 0; k < step->n_inputs; k++) operands[n_outputs + k] = hk_broadcast_operand(&step->inputs[k], &h->outputs[0]);
+    return (struct hk_start){.steps = &attrs->steps, .last = attrs->last, .keeps = attrs->keeps, .operands = operands};
+}
+
 static bool fits(const struct hk_call *call, const struct hk_limits *limits) {
-    (void)call, (void)limits;
-    return false;
+    struct hk_operand inputs[HK_FUSED_INPUTS], outputs[HK_FUSED_OUTPUTS], operands[HK_FUSED_OPERANDS];
+    const struct hk_step step = {.attrs = call->attrs, .inputs = inputs, .n_inputs = call->n_inputs, .outputs = outputs,
+                                 .n_outputs = call->n_outputs};
+    struct halves h;
+    for (int k = 0; k < call->n_inputs; k++) inputs[k] = hk_operand_of(call->inputs[k]);
+    for (int k = 0; k < call->n_outputs; k++) outputs[k] = hk_operand_of(call->outputs[k]);
+    halve(&step, &h);
+    const struct hk_start start = start_of(&step, &h, operands);
+    return hk_reduce_starts(&h.last, &start, limits);
+}
+
+struct recording {
+    const struct halves *halves;
+    struct hk_start start;
+    struct hk_recorder *recorder;
+};
+
+static hk_status record_all(void *context, const struct hk_operand *operands) {
+    struct recording *r = context;
+    r->start.operands = operands;
+    return hk_reduce_record(&r->halves->last, &r->start, r->recorder);
+}
+
+/* In one piece, as fits() has found: hk_for_pieces only merges dimensions. */
+static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    struct hk_operand operands[HK_FUSED_OPERANDS];
+    struct halves h;
+    halve(step, &h);
+    struct recording r = {&h, start_of(step, &h, operands), recorder};
+    return hk_for_pieces(recorder, operands, h.steps.n_outputs + h.steps.n_inputs, record_all, &r);
 }
 
 const struct hk_op hk_op_fused_reduce = {
@@ -75,5 +114,6 @@ const struct hk_op hk_op_fused_reduce = {
     .cost = cost,
     .cpu = CPU_KERNELS(fused_reduce),
     .fits = fits,
+    .gpu = gpu,
 };
 #endif

@@ -250,6 +250,7 @@ struct level {
                                 of the maxima x */
     int64_t A, R, B, pieces;
     float scale;
+    const struct hk_start *start; /* what makes x; NULL: it is there */
 };
 
 static int64_t rows_of_piece(const struct level *l) { return l->pieces > 1 ? piece_rows(l->B) : HK_MAX(l->R, 1); }
@@ -275,19 +276,37 @@ static bool has_fours(const struct hk_recorder *recorder, const struct level *l,
            hk_binds_fours(recorder->limits, &l->y) && !recorder->limits->software;
 }
 
+struct push {
+    uint32_t base_x, base_y, base_other, items, pieces, piece, rows, columns, blocks, first;
+    float scale;
+};
+
+/* The first slot is written where x is made here, or nothing is in it. */
+static void bind(struct hk_dispatch *d, const struct level *l, const struct window *w, uint32_t carry, int64_t pieces) {
+    const uint64_t first_x = (uint64_t)((w->a * l->R + w->row) * l->B + w->column) * 4;
+    const uint64_t bytes_x = (uint64_t)(w->count * w->rows * w->columns) * 4;
+    const uint64_t first_y = (uint64_t)((w->a * l->pieces + w->row / rows_of_piece(l)) * l->B + w->column) * 4;
+    const uint64_t bytes_y = (uint64_t)(w->count * pieces * w->columns) * 4;
+    const int access_y = carry & CONTINUES ? HK_READ | HK_WRITE : HK_WRITE;
+    if (l->x.buffer) hk_bind_range(d, &l->x, first_x, bytes_x, l->start ? HK_WRITE : HK_READ, 0);
+    else hk_bind_range(d, &l->y, first_y, bytes_y, HK_WRITE, 0);
+    hk_bind_range(d, &l->y, first_y, bytes_y, access_y, 1);
+    if (l->kind == REDUCE_ARGMAX_PIECES) hk_bind_range(d, &l->other, first_x, bytes_x, HK_READ, 2);
+    else hk_bind_range(d, carry & MAXIMA ? &l->other : &l->y, first_y, bytes_y, access_y, 2);
+    d->bytes = (double)(l->x.buffer ? bytes_x : 0) + (double)bytes_y;
+}
+
 /* The spec constants and push constants of both shaders. */
 static hk_status record_window(struct hk_recorder *recorder, const struct level *l, const struct window *w) {
     const int64_t piece = rows_of_piece(l), pieces = (w->rows + piece - 1) / piece;
     const uint32_t carry = place_in_piece(l, w);
-    struct {
-        uint32_t base_x, base_y, base_other, items, pieces, piece, rows, columns, blocks, first;
-        float scale;
-    } push = {.pieces = (uint32_t)pieces,
-              .piece = (uint32_t)piece,
-              .rows = (uint32_t)w->rows,
-              .columns = (uint32_t)w->columns,
-              .first = (uint32_t)w->row,
-              .scale = carry & UNFINISHED ? 1 : l->scale};
+    struct hk_written text = {0};
+    struct push push = {.pieces = (uint32_t)pieces,
+                   .piece = (uint32_t)piece,
+                   .rows = (uint32_t)w->rows,
+                   .columns = (uint32_t)w->columns,
+                   .first = (uint32_t)w->row,
+                   .scale = carry & UNFINISHED ? 1 : l->scale};
     struct hk_dispatch d = {.shader = l->B == 1 ? "reduce_rows" : "reduce_columns", .n_spec = l->B == 1 ? 4 : 5};
     uint32_t width = 1; /* rows: invocations for one row; columns: columns of one workgroup */
     if (l->B == 1)
@@ -298,17 +317,10 @@ static hk_status record_window(struct hk_recorder *recorder, const struct level 
     d.spec[4] = has_fours(recorder, l, w);
     push.blocks = (uint32_t)((w->columns + width - 1) / width);
     push.items = (uint32_t)(w->count * pieces * (l->B == 1 ? 1 : push.blocks));
-    const uint64_t first_x = (uint64_t)((w->a * l->R + w->row) * l->B + w->column) * 4;
-    const uint64_t bytes_x = (uint64_t)(w->count * w->rows * w->columns) * 4;
-    const uint64_t first_y = (uint64_t)((w->a * l->pieces + w->row / piece) * l->B + w->column) * 4;
-    const uint64_t bytes_y = (uint64_t)(w->count * pieces * w->columns) * 4;
-    const int access_y = carry & CONTINUES ? HK_READ | HK_WRITE : HK_WRITE;
-    hk_bind_range(&d, &l->x, first_x, bytes_x, HK_READ, 0);
-    hk_bind_range(&d, &l->y, first_y, bytes_y, access_y, 1);
-    if (l->kind == REDUCE_ARGMAX_PIECES) hk_bind_range(&d, &l->other, first_x, bytes_x, HK_READ, 2);
-    else hk_bind_range(&d, carry & MAXIMA ? &l->other : &l->y, first_y, bytes_y, access_y, 2);
+    bind(&d, l, w, carry, pieces);
     HK_PUSH(&d, push);
-    d.bytes = (double)bytes_x + (double)bytes_y;
+    const hk_status status = l->start ? hk_start_add(l->start, d.spec[4], recorder, &text, &d) : HK_OK;
+    if (status) return status;
     const uint32_t per_group = l->B == 1 ? HK_ELEMENTWISE_GROUP / width : 1;
     hk_groups(recorder, &d, (push.items + per_group - 1) / per_group);
     return recorder->record(recorder, &d);
@@ -368,10 +380,10 @@ static hk_status record_argmax(const struct hk_step *step, struct hk_recorder *r
     return record_level(recorder, &last);
 }
 
-static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+hk_status hk_reduce_record(const struct hk_step *step, const struct hk_start *start, struct hk_recorder *recorder) {
     const struct reduce_attrs *attrs = step->attrs;
     const int64_t *shape = step->inputs[0].shape;
-    struct level l = {.kind = attrs->kind, .x = step->inputs[0], .y = step->outputs[0], .scale = 1};
+    struct level l = {.kind = attrs->kind, .x = step->inputs[0], .y = step->outputs[0], .scale = 1, .start = start};
     uint64_t used = 0;
     l.A = shape[0], l.R = shape[1], l.B = shape[2];
     if (l.A == 0 || l.B == 0) return HK_OK;
@@ -383,10 +395,20 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
         const hk_status status = record_level(recorder, &l);
         if (status) return status;
         used = used ? 0 : (uint64_t)(l.A * l.pieces * l.B) * 4;
-        l.x = l.y, l.R = l.pieces;
+        l.x = l.y, l.R = l.pieces, l.start = NULL;
     }
     l.pieces = 1, l.y = step->outputs[0], l.scale = attrs->scale;
     return record_level(recorder, &l);
+}
+
+static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) { return hk_reduce_record(step, NULL, recorder); }
+
+/* In one window. */
+bool hk_reduce_starts(const struct hk_step *step, const struct hk_start *start, const struct hk_limits *limits) {
+    const struct hk_recorder recorder = {.limits = limits};
+    const int64_t *shape = step->inputs[0].shape, most = hk_window_elements(&recorder, 4);
+    return shape[0] * shape[1] * shape[2] <= HK_MIN(most, INT32_MAX) &&
+           hk_start_fits(start, sizeof(struct push) / sizeof(uint32_t), 3, limits);
 }
 
 /* ---- Rows ---- */
