@@ -90,6 +90,12 @@ static struct hk_value *sums_of_columns(struct hk_value *x, struct hk_value *y, 
     return hk_sub(made, hk_mul(row, hk_sum(made, HK_AXES(0), true)));
 }
 
+/* A part of what others make is no end of theirs. */
+static struct hk_value *sums_of_a_part(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *made = hk_mul(hk_exp(x), y);
+    return hk_mul(x, hk_add(row, hk_sum(hk_slice(made, 0, 1, ROWS, 1), HK_AXES(0), false)));
+}
+
 /* Rows of odd sizes, none of whose parts begin where a vector does. */
 static struct hk_value *largest_of_odd_rows(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
     struct hk_value *a = hk_slice(hk_slice(x, 0, 0, ROWS - 1, 1), 1, 2, COLUMNS - 1, 1);
@@ -137,6 +143,7 @@ static const struct example examples[] = {
     {"a sum of squares", squared_distance, 2, 2},
     {"means of rows", mean_of_rows, 2, 2},
     {"sums of columns", sums_of_columns, 3, 2},
+    {"sums of a part", sums_of_a_part, 4, 1},
     {"largest of odd rows", largest_of_odd_rows, 3, 2},
     {"largest of odd columns", smallest_of_odd_columns, 3, 2},
     {"a mean of many", mean_of_many, 2, 2},
