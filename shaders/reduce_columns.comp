@@ -32,8 +32,7 @@ FLOATS(1, y);
 layout(set = 0, binding = 0, std430) buffer Fours_x { vec4 x_fours[]; };
 layout(set = 0, binding = 1, std430) buffer Fours_y { vec4 y_fours[]; };
 
-// Element i of x, or four that begin there, or in row r of the x that begins at first: each is loaded once by a kernel that makes
-// them.
+// Element i of x, or four that begin there, or in row r from first on. A kernel that makes them loads each once.
 #ifdef PRECEDED
 float load(uint i);
 vec4 load_four(uint i);

@@ -208,10 +208,12 @@ static const struct hk_op *op_of(const struct outline *o) {
 
 /* All but the last op's own attributes and the steps. */
 static struct hk_preceded preceded_of(const struct outline *o) {
-    struct hk_preceded attrs = {.shape = hk_value_shape(o->shape), .read = hk_value_shape(o->tail->inputs[0]), .keeps = o->keeps};
-    attrs.steps.n_inputs = o->n_inputs, attrs.steps.n_outputs = step_outputs(o);
-    attrs.last = o->keeps ? number_of(o->outputs + 1, o->n_outputs - 1, o->tail->inputs[0]->root) : step_outputs(o) - 1;
-    return attrs;
+    const struct hk_value *read = o->tail->inputs[0];
+    return (struct hk_preceded){.shape = hk_value_shape(o->shape),
+                                .read = hk_value_shape(read),
+                                .last = o->keeps ? number_of(o->outputs + 1, o->n_outputs - 1, read->root) : o->n_outputs - 1,
+                                .keeps = o->keeps,
+                                .steps = {.n_inputs = o->n_inputs, .n_outputs = step_outputs(o)}};
 }
 
 /* Whether the device's kernels can do it. */
@@ -221,8 +223,8 @@ static bool fits(const struct fuser *f, const struct outline *o) {
     const struct hk_followed followed = {.n_inputs = head_inputs(o), .keeps = o->keeps,
                                          .steps = {.n_inputs = o->n_inputs - head_inputs(o) + 1, .n_outputs = step_outputs(o)}};
     struct hk_preceded preceded;
-    const struct hk_call call = {.op = op_of(o), .inputs = in, .n_inputs = o->n_inputs, .outputs = out, .n_outputs = o->n_outputs,
-                                 .attrs = o->tail ? (const void *)&preceded : &followed};
+    const struct hk_call call = {.op = op_of(o), .inputs = in, .n_inputs = o->n_inputs, .outputs = out,
+                                 .n_outputs = o->n_outputs, .attrs = o->tail ? (const void *)&preceded : &followed};
     if (!call.op->fits || !f->layout->limits) return true;
     if (o->tail) preceded = preceded_of(o);
     shape_operands(o, inputs, outputs);

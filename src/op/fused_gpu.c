@@ -549,7 +549,8 @@ bool hk_start_fits(const struct hk_start *start, int words, int bindings, const 
     for (int k = 0; k < count; k++) {
         const struct hk_operand *o = &start->operands[k];
         const size_t size = hk_dtype_size(o->dtype);
-        if (size == 1 || (k < n_outputs && size != 4) || hk_operand_span(o) > limits->max_range - limits->offset_align) return false;
+        if (size == 1 || (k < n_outputs && size != 4)) return false;
+        if (hk_operand_span(o) > limits->max_range - limits->offset_align) return false;
         strided += lie_of(o) == STRIDED;
     }
     return bindings + count - 1 <= HK_MAX_BINDINGS && words + count_push_words(rank, count, strided) <= PUSH_WORDS;
@@ -584,7 +585,8 @@ hk_status hk_start_add(const struct hk_start *start, bool fours, const struct hk
     k.body.first_constant = d->n_spec;
     if (k.unit > 1) write_load_four(&k, start);
     else write_load(&k, start);
-    hk_write(text, "#version 450\n#define PRECEDED %d\n#include \"%s.comp\"\n#define NOTHING (p.w[0] >> 31)\n", words_of(&k), d->shader);
+    hk_write(text, "#version 450\n#define PRECEDED %d\n#include \"%s.comp\"\n", words_of(&k), d->shader);
+    hk_write(text, "#define NOTHING (p.w[0] >> 31)\n");
     write_includes(&k, text);
     write_constants(&k, text);
     write_operands(&k, text);

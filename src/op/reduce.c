@@ -401,7 +401,9 @@ hk_status hk_reduce_record(const struct hk_step *step, const struct hk_start *st
     return record_level(recorder, &l);
 }
 
-static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) { return hk_reduce_record(step, NULL, recorder); }
+static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    return hk_reduce_record(step, NULL, recorder);
+}
 
 /* In one window. */
 bool hk_reduce_starts(const struct hk_step *step, const struct hk_start *start, const struct hk_limits *limits) {
@@ -413,7 +415,7 @@ bool hk_reduce_starts(const struct hk_step *step, const struct hk_start *start, 
 
 /* ---- Rows ---- */
 
-#define REDUCE_ROW(op_name, op_backward, op_preceded)                                                                               \
+#define REDUCE_ROW(op_name, op_backward, op_preceded)                                                                  \
     const struct hk_op hk_op_##op_name = {                                                                             \
         .name = #op_name,                                                                                              \
         .min_inputs = 1,                                                                                               \
