@@ -287,6 +287,42 @@ static void models_train_with_the_same_losses_in_fewer_kernels(void **state) {
 
 static bool fuses_glsl(int d) { return fusing[d] == HK_FUSE_GLSL; }
 
+/* The ops of a sum of the squares of n ones. */
+static int ops_of_squares(struct hk_device *device, int64_t n) {
+    float held;
+    struct hk_tensor *x = hk_tensor_create(device, HK_F32, HK_SHAPE(n)), *y = hk_tensor_create(device, HK_F32, HK_SCALAR);
+    struct hk_graph *graph = hk_graph_create(), *ones = hk_graph_create();
+    hk_store(x, hk_fill(ones, HK_F32, HK_SHAPE(n), 1));
+    hk_store(y, hk_sum(hk_square(hk_leaf(graph, x)), HK_ALL_AXES, false));
+    struct hk_program *fill = hk_compile(device, ones, NULL), *program = hk_compile(device, graph, NULL);
+    if (!fill || !program) fail_msg("%s", hk_error_message());
+    assert_int_equal(hk_program_run(fill) || hk_program_run(program), HK_OK);
+    assert_int_equal(hk_tensor_read(y, &held, sizeof held), HK_OK);
+    assert_true(held == (float)n);
+    const int ops = hk_program_get_info(program)->ops;
+    hk_program_destroy(&fill);
+    hk_program_destroy(&program);
+    hk_graph_destroy(&ones);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&x);
+    hk_tensor_destroy(&y);
+    return ops;
+}
+
+static void what_takes_several_windows_is_reduced_apart(void **state) {
+    (void)state;
+    int d = 0;
+    while (d < n_devices && !fuses_glsl(d)) d++;
+    if (d == n_devices) skip();
+    setenv("HEKLA_MAX_BINDING", "16384", 1);
+    struct hk_device *device = hk_device_open(&(struct hk_device_params){.name = "vulkan"});
+    unsetenv("HEKLA_MAX_BINDING");
+    assert_non_null(device);
+    assert_int_equal(ops_of_squares(device, 3000), 1);
+    assert_int_equal(ops_of_squares(device, 5000), 2);
+    hk_device_destroy(&device);
+}
+
 /* Runs a chain on a new device with that cache. */
 static void run_chain(const char *folder, float *held) {
     struct hk_device *device = hk_device_open(&(struct hk_device_params){.name = "vulkan", .cache_dir = folder});
@@ -369,6 +405,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_become_one_kernel),
         cmocka_unit_test(fused_calls_give_the_same_bits),
+        cmocka_unit_test(what_takes_several_windows_is_reduced_apart),
         cmocka_unit_test(models_train_with_the_same_losses_in_fewer_kernels),
         cmocka_unit_test(damaged_kernels_are_made_again),
     };
