@@ -74,11 +74,11 @@ macro(hekla_add_shader source)
   endforeach()
 endmacro()
 
-# Sets OUT_VAR to the source that holds the text of each shaders/NAME.glsl, and of matmul's kernels, for shaders that are
-# written at run time.
+# Sets OUT_VAR to the source that holds the text of each shaders/NAME.glsl, and of the kernels of matmul and of reductions, for
+# shaders that are written at run time.
 function(hekla_embed_glsl OUT_VAR)
   file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/shaders/*.glsl
-       ${CMAKE_CURRENT_SOURCE_DIR}/shaders/matmul*.comp)
+       ${CMAKE_CURRENT_SOURCE_DIR}/shaders/matmul*.comp ${CMAKE_CURRENT_SOURCE_DIR}/shaders/reduce_*.comp)
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources})
   set(arrays "")
   set(rows "")

@@ -22,12 +22,26 @@ layout(push_constant) uniform Push {
     uint blocks; // of WIDTH columns
     uint first;  // not used here, nor is base_other
     float scale;
+#ifdef PRECEDED // by ops that are part of a kernel written for them and a reduction (src/op/fused_gpu.c): their push constants
+    uint w[PRECEDED];
+#endif
 } p;
 
 FLOATS(0, x);
 FLOATS(1, y);
 layout(set = 0, binding = 0, std430) buffer Fours_x { vec4 x_fours[]; };
 layout(set = 0, binding = 1, std430) buffer Fours_y { vec4 y_fours[]; };
+
+// Element i of x, or four that begin there, or in row r from first on. A kernel that makes them loads each once.
+#ifdef PRECEDED
+float load(uint i);
+vec4 load_four(uint i);
+vec4 load_row(uint first, uint r, uint end) { return r < end ? load_four(first + r * p.columns) : vec4(0.0); }
+#else
+float load(uint i) { return x[p.base_x + i]; }
+vec4 load_four(uint i) { return x_fours[(p.base_x + i) / 4]; }
+vec4 load_row(uint first, uint r, uint end) { return load_four(first + min(r, end - 1) * p.columns); }
+#endif
 
 shared float values[256];
 shared vec4 fours[256];
@@ -44,7 +58,7 @@ void reduce_columns(uint first_x, uint first_y, uint block, uint begin, uint end
     const uint column = block * WIDTH + me % WIDTH;
     float value = none();
     if (column < p.columns)
-        for (uint r = begin + lane; r < end; r += lanes) value = join(value, x[first_x + r * p.columns + column]);
+        for (uint r = begin + lane; r < end; r += lanes) value = join(value, load(first_x + r * p.columns + column));
     values[me] = value;
     for (uint n = lanes / 2; n > 0; n /= 2) {
         barrier();
@@ -66,7 +80,7 @@ void reduce_fours(uint first_x, uint first_y, uint block, uint begin, uint end) 
         for (uint r = begin + lane; r < end; r += lanes * AT_ONCE) {
             vec4 v[AT_ONCE];
             [[unroll]] for (uint k = 0; k < AT_ONCE; k++)
-                v[k] = x_fours[(first_x + min(r + k * lanes, end - 1) * p.columns + column) / 4];
+                v[k] = load_row(first_x + column, r + k * lanes, end);
             [[unroll]] for (uint k = 0; k < AT_ONCE; k++)
                 value = join_fours(value, r + k * lanes < end ? v[k] : vec4(none()));
         }
@@ -89,7 +103,7 @@ void main() {
     if (i >= p.items) return;
     const uint block = i % p.blocks, piece = i / p.blocks % p.pieces, a = i / p.blocks / p.pieces;
     const uint begin = piece * p.piece, end = min(begin + p.piece, p.rows);
-    const uint first_x = p.base_x + a * p.rows * p.columns, first_y = p.base_y + (a * p.pieces + piece) * p.columns;
+    const uint first_x = a * p.rows * p.columns, first_y = p.base_y + (a * p.pieces + piece) * p.columns;
     if (FOURS) reduce_fours(first_x, first_y, block, begin, end);
     else reduce_columns(first_x, first_y, block, begin, end);
 }

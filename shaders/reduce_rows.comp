@@ -19,11 +19,21 @@ layout(push_constant) uniform Push {
     uint columns, blocks; // not used here
     uint first;  // the first element's number in its row
     float scale;
+#ifdef PRECEDED // by ops that are part of a kernel written for them and a reduction (src/op/fused_gpu.c): their push constants
+    uint w[PRECEDED];
+#endif
 } p;
 
 FLOATS(0, x);
 WORDS(1, y);
 WORDS(2, other); // argmax: the maxima at the indices y; argmax of pieces: the indices of the maxima x
+
+// Element i of x: each is loaded once.
+#ifdef PRECEDED
+float load(uint i);
+#else
+float load(uint i) { return x[p.base_x + i]; }
+#endif
 
 shared float values[256];
 shared uint indices[256];
@@ -42,7 +52,7 @@ void main() {
     if (i < p.items) {
         const uint row = i / p.pieces, begin = (i - row * p.pieces) * p.piece, end = min(begin + p.piece, p.rows);
         for (uint k = begin + lane; k < end; k += WIDTH) {
-            const float v = x[p.base_x + row * p.rows + k];
+            const float v = load(row * p.rows + k);
             if (KIND == SUM) {
                 value += v;
             } else if (better(v, p.first + k, value, index)) {

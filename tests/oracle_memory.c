@@ -197,7 +197,8 @@ static bool same_place(const struct hk_operand *a, const struct hk_operand *b) {
 /* The result may lie where the input is: the op's row says so, and they lie alike. */
 static bool in_place(const struct hk_step *step, int output, int input) {
     const uint32_t flags = step->op->flags;
-    const bool may = flags & HK_OP_IN_PLACE || (flags & HK_OP_FIRST_IN_PLACE && input == 0 && output == 0);
+    const bool may = flags & HK_OP_IN_PLACE || (flags & HK_OP_FIRST_IN_PLACE && input == 0 && output == 0) ||
+                     (flags & HK_OP_REST_IN_PLACE && output > 0);
     return may && same_place(&step->outputs[output], &step->inputs[input]);
 }
 

@@ -140,6 +140,68 @@ static struct hk_value *product_of_odd_rows(struct hk_value *x, struct hk_value 
     return hk_add(hk_matmul(less, hk_slice(square, 0, 0, COLUMNS - 2, 1)), row);
 }
 
+/* x's shape, each element the same in it. */
+static struct hk_value *everywhere(struct hk_value *one, struct hk_value *x) { return hk_broadcast_to(one, hk_value_shape(x)); }
+
+/* What is summed has no memory. */
+static struct hk_value *squared_distance(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    (void)row;
+    return everywhere(hk_sum(hk_square(hk_sub(x, y)), HK_ALL_AXES, false), x);
+}
+
+static struct hk_value *mean_of_rows(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_mul(y, hk_mean(hk_exp(hk_add(x, row)), HK_AXES(-1), true));
+}
+
+/* What is summed is read by others, too, which then are no part of it. */
+static struct hk_value *sums_of_columns(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *made = hk_mul(hk_silu(x), y);
+    return hk_sub(made, hk_mul(row, hk_sum(made, HK_AXES(0), true)));
+}
+
+/* A part of what others make is no end of theirs. */
+static struct hk_value *sums_of_a_part(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *made = hk_mul(hk_exp(x), y);
+    return hk_mul(x, hk_add(row, hk_sum(hk_slice(made, 0, 1, ROWS, 1), HK_AXES(0), false)));
+}
+
+/* Rows of odd sizes, none of whose parts begin where a vector does. */
+static struct hk_value *largest_of_odd_rows(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *a = hk_slice(hk_slice(x, 0, 0, ROWS - 1, 1), 1, 2, COLUMNS - 1, 1);
+    struct hk_value *b = hk_slice(hk_slice(y, 0, 1, ROWS, 1), 1, 0, COLUMNS - 3, 1);
+    struct hk_value *most = hk_max(hk_mul(a, hk_neg(b)), HK_AXES(1), false);
+    return hk_mul(row, everywhere(hk_sum(most, HK_ALL_AXES, false), x));
+}
+
+static struct hk_value *smallest_of_odd_columns(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *a = hk_slice(x, 1, 0, COLUMNS - 1, 1), *b = hk_slice(y, 1, 1, COLUMNS, 1);
+    struct hk_value *least = hk_max(hk_neg(hk_mul(a, b)), HK_AXES(0), false);
+    return hk_mul(row, everywhere(hk_sum(least, HK_ALL_AXES, false), x));
+}
+
+/* Of more elements than one part has, summed in two levels; and in rows wider than one block has columns. */
+static struct hk_value *of_many(struct hk_value *x, struct hk_value *y) {
+    return hk_mul(hk_reshape(x, HK_SHAPE(ROWS, 1, COLUMNS)), hk_reshape(y, HK_SHAPE(1, ROWS, COLUMNS)));
+}
+static struct hk_value *mean_of_many(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_add(row, everywhere(hk_mean(hk_neg(of_many(x, y)), HK_ALL_AXES, false), x));
+}
+static struct hk_value *sums_of_many(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    return hk_add(row, hk_sum(hk_square(of_many(x, y)), HK_AXES(0), false));
+}
+static struct hk_value *sums_of_many_kept(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *made = hk_square(of_many(x, y));
+    return hk_add(row, hk_sub(hk_max(made, HK_AXES(0), false), hk_sum(made, HK_AXES(0), false)));
+}
+
+/* 16-bit elements that begin in the middle of a word. */
+static struct hk_value *sum_of_16_bits(struct hk_value *x, struct hk_value *y, struct hk_value *row) {
+    struct hk_value *all = hk_reshape(hk_contiguous(hk_cast(x, HK_BF16)), HK_SHAPE(-1));
+    struct hk_value *half = hk_slice(all, 0, 1, 1 + ROWS / 2 * COLUMNS, 1);
+    struct hk_value *sums = hk_sum(hk_exp(hk_cast(hk_reshape(half, HK_SHAPE(ROWS / 2, COLUMNS)), HK_F32)), HK_AXES(0), false);
+    return hk_mul(y, hk_add(row, sums));
+}
+
 static const struct example examples[] = {
     {"a chain", chain, 1, 3, 0, false},
     {"a gated layer's gradient", gated_backward, 2, 3, 0, false},
@@ -156,6 +218,16 @@ static const struct example examples[] = {
     {"a product of one row", product_of_one_row, 2, 3, 0, false},
     {"a product of 16 bits", product_of_16_bits, 10, 5, 0, true},
     {"a product of odd rows", product_of_odd_rows, 5, 2, 1, true},
+    {"a sum of squares", squared_distance, 2, 2, 0, false},
+    {"means of rows", mean_of_rows, 2, 2, 0, false},
+    {"sums of columns", sums_of_columns, 3, 2, 0, false},
+    {"sums of a part", sums_of_a_part, 4, 1, 0, false},
+    {"largest of odd rows", largest_of_odd_rows, 3, 2, 0, false},
+    {"largest of odd columns", smallest_of_odd_columns, 3, 2, 0, false},
+    {"a mean of many", mean_of_many, 2, 2, 0, false},
+    {"sums of many", sums_of_many, 2, 2, 0, false},
+    {"sums of many that are kept", sums_of_many_kept, 3, 3, 0, false},
+    {"sums of 16 bits", sum_of_16_bits, 4, 2, 0, false},
 };
 
 static void check_example(int d, const struct example *e) {
@@ -349,6 +421,42 @@ static void models_train_with_the_same_losses_in_fewer_kernels(void **state) {
 
 static bool fuses_glsl(int d) { return fusing[d] == HK_FUSE_GLSL; }
 
+/* The ops of a sum of the squares of n ones. */
+static int ops_of_squares(struct hk_device *device, int64_t n) {
+    float held;
+    struct hk_tensor *x = hk_tensor_create(device, HK_F32, HK_SHAPE(n)), *y = hk_tensor_create(device, HK_F32, HK_SCALAR);
+    struct hk_graph *graph = hk_graph_create(), *ones = hk_graph_create();
+    hk_store(x, hk_fill(ones, HK_F32, HK_SHAPE(n), 1));
+    hk_store(y, hk_sum(hk_square(hk_leaf(graph, x)), HK_ALL_AXES, false));
+    struct hk_program *fill = hk_compile(device, ones, NULL), *program = hk_compile(device, graph, NULL);
+    if (!fill || !program) fail_msg("%s", hk_error_message());
+    assert_int_equal(hk_program_run(fill) || hk_program_run(program), HK_OK);
+    assert_int_equal(hk_tensor_read(y, &held, sizeof held), HK_OK);
+    assert_true(held == (float)n);
+    const int ops = hk_program_get_info(program)->ops;
+    hk_program_destroy(&fill);
+    hk_program_destroy(&program);
+    hk_graph_destroy(&ones);
+    hk_graph_destroy(&graph);
+    hk_tensor_destroy(&x);
+    hk_tensor_destroy(&y);
+    return ops;
+}
+
+static void what_takes_several_windows_is_reduced_apart(void **state) {
+    (void)state;
+    int d = 0;
+    while (d < n_devices && !fuses_glsl(d)) d++;
+    if (d == n_devices) skip();
+    setenv("HEKLA_MAX_BINDING", "16384", 1);
+    struct hk_device *device = hk_device_open(&(struct hk_device_params){.name = "vulkan"});
+    unsetenv("HEKLA_MAX_BINDING");
+    assert_non_null(device);
+    assert_int_equal(ops_of_squares(device, 3000), 1);
+    assert_int_equal(ops_of_squares(device, 5000), 2);
+    hk_device_destroy(&device);
+}
+
 /* Runs a chain on a new device with that cache. */
 static void run_chain(const char *folder, float *held) {
     struct hk_device *device = hk_device_open(&(struct hk_device_params){.name = "vulkan", .cache_dir = folder});
@@ -435,6 +543,7 @@ int main(void) {
         cmocka_unit_test(chains_become_one_kernel),
         cmocka_unit_test(large_products_end_in_their_steps),
         cmocka_unit_test(fused_calls_give_the_same_bits),
+        cmocka_unit_test(what_takes_several_windows_is_reduced_apart),
         cmocka_unit_test(models_train_with_the_same_losses_in_fewer_kernels),
         cmocka_unit_test(damaged_kernels_are_made_again),
     };

@@ -75,6 +75,7 @@ BUILD(cross_entropy, hk_cross_entropy(in[0], in[1], NULL))
 BUILD(gelu, hk_gelu_tanh(in[0]))
 BUILD(add, hk_add(in[0], in[1]))
 BUILD(sum, hk_sum(in[0], HK_AXES(-1), false))
+BUILD(squared_error, hk_mean(hk_square(hk_sub(in[0], in[1])), HK_ALL_AXES, false))
 BUILD(copy, in[0])
 
 static const float adamw_hyper[HK_HYPER_COUNT] = {
@@ -105,6 +106,7 @@ static double flops_attention(const struct op_sizes *s) {
 }
 
 static double flops_1(const struct op_sizes *s) { return product(s); }
+static double flops_3(const struct op_sizes *s) { return 3 * product(s); }
 static double flops_5(const struct op_sizes *s) { return 5 * product(s); }
 static double flops_8(const struct op_sizes *s) { return 8 * product(s); }
 static double flops_14(const struct op_sizes *s) { return 14 * product(s); }
@@ -202,6 +204,15 @@ const struct op_row op_rows[] = {
      .build = build_sum,
      .flops = flops_1,
      .touched = 1},
+    {.name = "squared_error",
+     .shape = "ANY",
+     .least_sizes = 1,
+     .most_sizes = MOST_SIZES,
+     .n_inputs = 2,
+     .input = same,
+     .build = build_squared_error,
+     .flops = flops_3,
+     .touched = 2},
     {.name = "adamw",
      .shape = "ELEMENTS",
      .least_sizes = 1,

@@ -1,6 +1,6 @@
 /* Groups of elementwise calls that run as one, op/fused.h: a value that only its group reads takes no memory, and what
-   several of the calls read is read once. A group may have one call more at its head, whose result the others read: one whose
-   row names an op that does it and elementwise calls in one.
+   several of the calls read is read once. A group may have one call more at its head, whose result the others read, or at its
+   tail, which reads what the others make: one whose row names an op that does it and elementwise calls in one.
 
    Calls are told by their positions in the layout. Each such call begins as a group of its own, which runs where
    the call is. Two groups become one where the later reads what the earlier makes, or both read the same: all of it
@@ -15,7 +15,7 @@ struct group {
     int at;          /* the position where it runs */
     int first, last; /* its members, linked by next */
     int n_members;
-    int head; /* the member that is not elementwise, -1: none */
+    int head, tail; /* the member that is not elementwise, -1: none */
 };
 
 struct fuser {
@@ -35,6 +35,11 @@ struct fuser {
 static struct hk_call *call_at(const struct fuser *f, int position) { return f->layout->calls[position]; }
 
 static struct hk_value *result_at(const struct fuser *f, int position) { return call_at(f, position)->outputs[0]; }
+
+/* What all that the group makes has the elements of: what its first call makes or, as a tail, reads. */
+static const struct hk_value *made_by(const struct fuser *f, int g) {
+    return f->groups[g].tail == g ? call_at(f, g)->inputs[0]->root : result_at(f, g);
+}
 
 /* The position where the call that was at a position runs. */
 static int time_of(const struct fuser *f, int position) {
@@ -81,14 +86,15 @@ static void find_users(struct fuser *f, int n_values) {
 
 /* ---- What two groups would be together ---- */
 
-/* inputs: of the head, then of the others, each once. outputs: that of the head first, if others than the group read it.
+/* inputs: of the head, then of the others, each once. outputs: that of the head first, if others than the group read it; that
+   of the tail first.
    shape: of all that is made; beside a head, which often makes what is seen in another shape, calls whose operands lie as the
    result does, or are one number, may have another with as many elements. */
 struct outline {
     struct hk_value *inputs[HK_CHUNK_INPUTS + HK_FUSED_INPUTS], *outputs[HK_FUSED_OUTPUTS];
     int n_inputs, n_outputs;
-    const struct hk_call *head;
-    bool keeps; /* the head's output */
+    const struct hk_call *head, *tail;
+    bool keeps; /* the head's output, or what the tail reads */
     const struct hk_value *shape;
 };
 
@@ -136,21 +142,35 @@ static bool add_head(const struct fuser *f, int head, int a, int b, struct outli
     return true;
 }
 
+/* A tail reads all of what one call of its group makes. */
+static bool add_tail(const struct fuser *f, int tail, int a, int b, struct outline *o) {
+    struct hk_call *call = call_at(f, tail);
+    struct hk_value *in = call->inputs[0];
+    o->tail = call;
+    o->keeps = used_outside(f, in->root, a, b);
+    o->outputs[o->n_outputs++] = call->outputs[0];
+    if (a == b && f->groups[a].n_members == 1) o->inputs[o->n_inputs++] = in;
+    else if (!is_member(f, maker_of(f, in), a, b) || !is_whole(in)) return false;
+    return true;
+}
+
+static bool is_elsewhere(const struct outline *o, const struct hk_call *call) { return call == o->head || call == o->tail; }
+
 /* What the elementwise calls of group g read from outside of both, and make for it. False: more than one kernel takes, or one
    reads what another makes in another order. */
 static bool add_group(const struct fuser *f, int g, int a, int b, struct outline *o) {
     const int n_head = o->head ? o->head->n_inputs : 0, most = HK_FUSED_INPUTS - (o->head != NULL);
     for (int m = f->groups[g].first; m >= 0; m = f->next[m]) {
         const struct hk_call *call = call_at(f, m);
-        for (int k = 0; k < call->n_inputs && call != o->head; k++) {
+        for (int k = 0; k < call->n_inputs && !is_elsewhere(o, call); k++) {
             struct hk_value *in = call->inputs[k];
             const bool inside = is_member(f, maker_of(f, in), a, b);
             int n = o->n_inputs - n_head;
-            if (inside ? !is_whole(in) : !agree_on_shape(o, call, in)) return false;
+            if (inside ? !is_whole(in) || in->root->call == o->tail : !agree_on_shape(o, call, in)) return false;
             if (!inside && !add_distinct(o->inputs + n_head, &n, most, in)) return false;
             o->n_inputs = n_head + n;
         }
-        if (call == o->head || !used_outside(f, call->outputs[0], a, b)) continue;
+        if (is_elsewhere(o, call) || !used_outside(f, call->outputs[0], a, b)) continue;
         if (!add_distinct(o->outputs, &o->n_outputs, HK_FUSED_OUTPUTS, call->outputs[0])) return false;
     }
     return true;
@@ -169,24 +189,44 @@ static struct hk_value in_shape(const struct hk_value *value, const struct hk_va
 
 static int head_inputs(const struct outline *o) { return o->head ? o->head->n_inputs : 0; }
 
+/* The outputs that come before those of the elementwise calls, and how many these have. */
+static int first_output(const struct outline *o) { return o->tail || (o->head && o->keeps); }
+
+static int step_outputs(const struct outline *o) { return o->n_outputs - first_output(o) + (o->tail && !o->keeps); }
+
 /* The operands of the group's call: values as they are for the head, and the others in the shape of all. */
 static void shape_operands(const struct outline *o, struct hk_value *inputs, struct hk_value *outputs) {
     for (int k = 0; k < o->n_inputs; k++)
         inputs[k] = k < head_inputs(o) ? *o->inputs[k] : in_shape(o->inputs[k], o->shape);
-    for (int k = 0; k < o->n_outputs; k++) outputs[k] = in_shape(o->outputs[k], o->shape);
+    for (int k = 0; k < o->n_outputs; k++)
+        outputs[k] = o->tail && k == 0 ? *o->outputs[k] : in_shape(o->outputs[k], o->shape);
 }
 
-static const struct hk_op *op_of(const struct outline *o) { return o->head ? o->head->op->followed : &hk_op_fused; }
+static const struct hk_op *op_of(const struct outline *o) {
+    return o->head ? o->head->op->followed : o->tail ? o->tail->op->preceded : &hk_op_fused;
+}
+
+/* All but the last op's own attributes and the steps. */
+static struct hk_preceded preceded_of(const struct outline *o) {
+    const struct hk_value *read = o->tail->inputs[0];
+    return (struct hk_preceded){.shape = hk_value_shape(o->shape),
+                                .read = hk_value_shape(read),
+                                .last = o->keeps ? number_of(o->outputs + 1, o->n_outputs - 1, read->root) : o->n_outputs - 1,
+                                .keeps = o->keeps,
+                                .steps = {.n_inputs = o->n_inputs, .n_outputs = step_outputs(o)}};
+}
 
 /* Whether the device's kernels can do it. */
 static bool fits(const struct fuser *f, const struct outline *o) {
     struct hk_value inputs[HK_LENGTH(o->inputs)], outputs[HK_FUSED_OUTPUTS];
     struct hk_value *in[HK_LENGTH(o->inputs)], *out[HK_FUSED_OUTPUTS];
-    const struct hk_followed attrs = {.n_inputs = head_inputs(o), .keeps = o->keeps,
-                                      .steps = {.n_inputs = o->n_inputs - head_inputs(o) + 1, .n_outputs = o->n_outputs - o->keeps}};
+    const struct hk_followed followed = {.n_inputs = head_inputs(o), .keeps = o->keeps,
+                                         .steps = {.n_inputs = o->n_inputs - head_inputs(o) + 1, .n_outputs = step_outputs(o)}};
+    struct hk_preceded preceded;
     const struct hk_call call = {.op = op_of(o), .inputs = in, .n_inputs = o->n_inputs, .outputs = out,
-                                 .n_outputs = o->n_outputs, .attrs = &attrs};
+                                 .n_outputs = o->n_outputs, .attrs = o->tail ? (const void *)&preceded : &followed};
     if (!call.op->fits || !f->layout->limits) return true;
+    if (o->tail) preceded = preceded_of(o);
     shape_operands(o, inputs, outputs);
     for (int k = 0; k < o->n_inputs; k++) in[k] = &inputs[k];
     for (int k = 0; k < o->n_outputs; k++) out[k] = &outputs[k];
@@ -194,13 +234,16 @@ static bool fits(const struct fuser *f, const struct outline *o) {
 }
 
 static bool outline_of(const struct fuser *f, int a, int b, struct outline *o) {
-    const int head_a = f->groups[a].head, head_b = a == b ? -1 : f->groups[b].head;
+    const struct group *first = &f->groups[a], *other = &f->groups[b];
+    const int head = HK_MAX(first->head, other->head), tail = HK_MAX(first->tail, other->tail);
+    const int n_ends = (first->head >= 0) + (first->tail >= 0) + (a != b) * ((other->head >= 0) + (other->tail >= 0));
     *o = (struct outline){0};
-    if (head_a >= 0 && head_b >= 0) return false;
-    if (HK_MAX(head_a, head_b) >= 0 && !add_head(f, HK_MAX(head_a, head_b), a, b, o)) return false;
+    if (n_ends > 1) return false;
+    if (head >= 0 && !add_head(f, head, a, b, o)) return false;
+    if (tail >= 0 && !add_tail(f, tail, a, b, o)) return false;
     if (!add_group(f, a, a, b, o) || (a != b && !add_group(f, b, a, b, o))) return false;
-    if (o->n_inputs - head_inputs(o) + (o->head && !o->keeps) + o->n_outputs > HK_FUSED_OPERANDS) return false;
-    if (!o->shape) o->shape = result_at(f, f->groups[b].last);
+    if (o->n_inputs - head_inputs(o) + (o->head != NULL) + step_outputs(o) > HK_FUSED_OPERANDS) return false;
+    if (!o->shape) o->shape = o->tail ? made_by(f, a) : result_at(f, f->groups[b].last);
     return a == b || fits(f, o);
 }
 
@@ -277,8 +320,9 @@ static bool is_same_leaf(const struct hk_value *in, const struct hk_value *leaf)
 static bool stays_stored(const struct fuser *f, const struct outline *o, const struct hk_call *store, int begin,
                          int end) {
     const struct hk_value *tensor = store->inputs[0];
+    const bool in_place = !o->tail || store->inputs[1]->root != o->outputs[0];
     for (int k = 0; k < o->n_inputs; k++)
-        if (hk_share_tensor(o->inputs[k], tensor) && !is_same_leaf(o->inputs[k], tensor)) return false;
+        if (hk_share_tensor(o->inputs[k], tensor) && !(in_place && is_same_leaf(o->inputs[k], tensor))) return false;
     for (int t = begin + 1; t < end; t++)
         for (int k = 0; call_at(f, t) != store && k < call_at(f, t)->n_inputs; k++)
             if (hk_share_tensor(call_at(f, t)->inputs[k], tensor)) return false;
@@ -317,8 +361,24 @@ static bool holds_more(const struct fuser *f, const struct outline *o, int a, in
     return false;
 }
 
+/* A group with a tail holds its operands beside the tail's result: more than before where those that end there, less what the
+   group's results take the place of, are larger than what the tail reads, unless that is kept. */
+static bool tail_holds_more(const struct fuser *f, const struct outline *o, int a, int b, int at) {
+    int64_t ended = 0;
+    int places[8] = {0};
+    for (int k = 0; k < o->n_inputs && o->tail; k++) {
+        const struct hk_value *root = arena_root(o, k);
+        if (!root || !ends_there(f, root, a, b, at)) continue;
+        ended += (int64_t)bytes_of(root);
+        places[hk_dtype_size(root->dtype)] += is_whole(o->inputs[k]) && hk_elements(root) == hk_elements(o->shape);
+    }
+    for (int k = 1; k < o->n_outputs && o->tail; k++)
+        if (places[hk_dtype_size(o->outputs[k]->dtype)]-- > 0) ended -= (int64_t)bytes_of(o->outputs[k]);
+    return ended > 0 && (o->keeps || ended > (int64_t)bytes_of(o->tail->inputs[0]->root));
+}
+
 static bool may_hold(const struct fuser *f, const struct outline *o, int a, int b, int at) {
-    return f->heads == HK_ALL_HEADS || !holds_more(f, o, a, b, at);
+    return f->heads == HK_ALL_HEADS || !(holds_more(f, o, a, b, at) || tail_holds_more(f, o, a, b, at));
 }
 
 /* ---- Joining ---- */
@@ -331,7 +391,7 @@ static void join(struct fuser *f, int a, int b, int at) {
     f->next[into->last] = from->first;
     into->last = from->last;
     into->n_members += from->n_members;
-    into->head = HK_MAX(into->head, from->head);
+    into->head = HK_MAX(into->head, from->head), into->tail = HK_MAX(into->tail, from->tail);
     into->at = at;
 }
 
@@ -340,8 +400,8 @@ static bool try_join(struct fuser *f, int a, int b) {
     struct outline both;
     int64_t waits, hurries;
     if (begin >= end || f->groups[a].n_members + f->groups[b].n_members > HK_FUSED_STEPS) return false;
-    if (hk_elements(result_at(f, a)) != hk_elements(result_at(f, b)) || !outline_of(f, a, b, &both)) return false;
-    if (!both.head && !hk_same_shape(result_at(f, a), result_at(f, b))) return false;
+    if (hk_elements(made_by(f, a)) != hk_elements(made_by(f, b)) || !outline_of(f, a, b, &both)) return false;
+    if (!both.head && !hk_same_shape(made_by(f, a), made_by(f, b))) return false;
     const bool can_a = can_wait(f, a, b, &waits) && stay_stored(f, &both, end, end) && may_hold(f, &both, a, b, end);
     const bool can_b = can_hurry(f, a, b, &hurries) && stay_stored(f, &both, begin, end) && may_hold(f, &both, a, b, begin);
     if (!can_a && !can_b) return false;
@@ -355,7 +415,7 @@ enum { MOST_TRIES = 8 }; /* nearest first: a value that thousands read would tak
 
 /* The group that reads all of the value too, and that group g could join; -1: none did. */
 static int join_reader(struct fuser *f, int g, const struct hk_value *value) {
-    if (!hk_same_shape(value, result_at(f, g))) return -1;
+    if (!hk_same_shape(value, made_by(f, g))) return -1;
     int i = f->first_user[value->root->id + 1];
     for (int tries = 0; tries < MOST_TRIES && --i >= f->first_user[value->root->id];) {
         const int other = f->group_of[f->users[i]];
@@ -383,6 +443,8 @@ static int join_one(struct fuser *f, int g) {
 
 static bool can_be_head(const struct hk_call *call) { return call->op->followed && hk_elements(call->outputs[0]) > 0; }
 
+static bool can_be_tail(const struct hk_call *call) { return call->op->preceded && hk_elements(call->inputs[0]) > 0; }
+
 /* A kernel for one element of all the call's inputs at once: operands of small elements lie as the result does. */
 static bool is_elementwise(const struct fuser *f, const struct hk_call *call) {
     if (!(f->how == HK_FUSE_GLSL ? call->op->glsl != NULL : call->op->chunk[HK_ISA_BASE] != NULL)) return false;
@@ -394,12 +456,18 @@ static bool is_elementwise(const struct fuser *f, const struct hk_call *call) {
     return true;
 }
 
-static void add_groups(struct fuser *f, bool heads) {
+enum kind { ELEMENTWISE, HEAD, TAIL };
+
+static bool is_of_kind(const struct fuser *f, const struct hk_call *call, enum kind kind) {
+    return kind == HEAD ? can_be_head(call) : kind == TAIL ? can_be_tail(call) : is_elementwise(f, call);
+}
+
+static void add_groups(struct fuser *f, enum kind kind) {
     for (int i = 0; i < f->layout->n_calls; i++) {
-        const struct hk_call *call = call_at(f, i);
-        if (!(heads ? can_be_head(call) : is_elementwise(f, call))) continue;
+        if (!is_of_kind(f, call_at(f, i), kind)) continue;
         f->group_of[i] = i;
-        f->groups[i] = (struct group){.at = i, .first = i, .last = i, .n_members = 1, .head = heads ? i : -1};
+        f->groups[i] = (struct group){.at = i, .first = i, .last = i, .n_members = 1, .head = kind == HEAD ? i : -1,
+                                      .tail = kind == TAIL ? i : -1};
     }
 }
 
@@ -408,13 +476,16 @@ static void join_groups(struct fuser *f) {
         for (int g = f->group_of[i]; g >= 0;) g = join_one(f, g);
 }
 
-/* Heads come last: two of them do not become one, and would keep what reads both apart from the rest. */
+/* Heads and then tails come last: two of them do not become one, and would keep what reads both apart from the rest. */
 static void find_groups(struct fuser *f) {
     for (int i = 0; i < f->layout->n_calls; i++) f->next[i] = f->group_of[i] = -1;
-    add_groups(f, false);
+    add_groups(f, ELEMENTWISE);
     join_groups(f);
     if (f->heads == HK_NO_HEADS) return;
-    add_groups(f, true);
+    add_groups(f, HEAD);
+    join_groups(f);
+    if (f->heads < HK_CAREFUL_TAILS) return;
+    add_groups(f, TAIL);
     join_groups(f);
 }
 
@@ -429,20 +500,21 @@ static int number_for_step(const struct outline *o, struct hk_value *const *resu
     return made >= 0 ? first + n_inputs + made : first + number_of(o->inputs + n_head, n_inputs, value);
 }
 
-/* The steps of the group's elementwise calls, and behind them their attributes. */
-static void write_steps(const struct fuser *f, int g, const struct outline *o, struct hk_fused *fused) {
+/* The steps of the group's elementwise calls, and behind them their attributes. Where these end, in bytes. */
+static uint32_t write_steps(const struct fuser *f, int g, const struct outline *o, struct hk_fused *fused) {
     struct hk_value *results[HK_FUSED_STEPS];
     uint32_t end = sizeof *fused;
     *fused = (struct hk_fused){.n_inputs = o->n_inputs - head_inputs(o) + (o->head != NULL),
-                               .n_outputs = o->n_outputs - o->keeps};
+                               .n_outputs = step_outputs(o)};
     for (int m = f->groups[g].first; m >= 0; m = f->next[m]) {
         const struct hk_call *call = call_at(f, m);
-        if (call == o->head) continue;
+        if (is_elsewhere(o, call)) continue;
         const int s = fused->n_steps++;
         struct hk_fused_step *step = &fused->steps[s];
         *step = (struct hk_fused_step){.op = call->op, .attrs = end, .n_inputs = call->n_inputs, .last = s};
         step->from = call->inputs[0]->dtype, step->to = call->outputs[0]->dtype;
-        step->output = number_of(o->outputs + o->keeps, fused->n_outputs, call->outputs[0]);
+        step->output = number_of(o->outputs + first_output(o), o->n_outputs - first_output(o), call->outputs[0]);
+        if (o->tail && o->tail->inputs[0]->root == call->outputs[0] && !o->keeps) step->output = fused->n_outputs - 1;
         for (int k = 0; k < call->n_inputs; k++) {
             step->inputs[k] = number_for_step(o, results, s, call->inputs[k]);
             if (step->inputs[k] >= fused->n_inputs) fused->steps[step->inputs[k] - fused->n_inputs].last = s;
@@ -450,6 +522,23 @@ static void write_steps(const struct fuser *f, int g, const struct outline *o, s
         results[s] = call->outputs[0];
         memcpy((char *)fused + end, call->attrs, call->attrs_bytes);
         end += (uint32_t)(call->attrs_bytes + 15) / 16 * 16;
+    }
+    return end;
+}
+
+/* The attributes of the group's call, in memory that has room for them. */
+static void write_attrs(const struct fuser *f, int g, const struct outline *o, void *attrs) {
+    struct hk_followed *followed = attrs;
+    struct hk_preceded *preceded = attrs;
+    if (o->head) {
+        *followed = (struct hk_followed){.n_inputs = o->head->n_inputs, .keeps = o->keeps};
+        write_steps(f, g, o, &followed->steps);
+    } else if (o->tail) {
+        *preceded = preceded_of(o);
+        preceded->attrs = (uint32_t)offsetof(struct hk_preceded, steps) + write_steps(f, g, o, &preceded->steps);
+        memcpy((char *)attrs + preceded->attrs, o->tail->attrs, o->tail->attrs_bytes);
+    } else {
+        write_steps(f, g, o, attrs);
     }
 }
 
@@ -471,12 +560,11 @@ static struct hk_call *fused_call(struct fuser *f, int g) {
     size_t bytes = 0;
     for (int m = f->groups[g].first; m >= 0; m = f->next[m]) bytes += (call_at(f, m)->attrs_bytes + 15) / 16 * 16;
     outline_of(f, g, g, &o);
-    bytes += o.head ? sizeof(struct hk_followed) : sizeof(struct hk_fused);
+    bytes += o.head ? sizeof(struct hk_followed) : o.tail ? sizeof(struct hk_preceded) : sizeof(struct hk_fused);
     struct hk_call *call = hk_arena_alloc(arena, sizeof *call);
     void *attrs = hk_arena_alloc(arena, bytes);
     if (!call || !attrs) return NULL;
-    if (o.head) *(struct hk_followed *)attrs = (struct hk_followed){.n_inputs = o.head->n_inputs, .keeps = o.keeps};
-    write_steps(f, g, &o, o.head ? &((struct hk_followed *)attrs)->steps : attrs);
+    write_attrs(f, g, &o, attrs);
     shape_operands(&o, inputs, outputs);
     *call = (struct hk_call){.op = op_of(&o),
                              .graph = result_at(f, g)->graph,

@@ -84,11 +84,16 @@ static bool overlap(struct range a, struct range b) {
 
 static bool touches(const struct hk_value *value, struct range range) { return overlap(range_of_leaf(value->root), range); }
 
+/* The op may compute the output where any of its inputs lies. */
+static bool is_in_place(const struct hk_call *call, const struct hk_value *out) {
+    return call->op->flags & (out == call->outputs[0] ? HK_OP_IN_PLACE : HK_OP_IN_PLACE | HK_OP_REST_IN_PLACE);
+}
+
 /* All that the call reads of the range, as a tensor or as a value that was put there, is the elementwise input that its
    output `out` replaces. */
 static bool reads_in_place(const struct hk_layout *layout, const struct hk_call *call, const struct hk_value *out,
                            struct range range) {
-    if (!(call->op->flags & HK_OP_IN_PLACE)) return false;
+    if (!is_in_place(call, out)) return false;
     for (int k = 0; k < call->n_inputs; k++) {
         const struct hk_value *in = call->inputs[k];
         const int m = layout->memory_of[in->root->id];
@@ -170,7 +175,7 @@ static bool can_take(const struct hk_layout *layout, int step, int output, int i
 static int find_input_to_take(const struct hk_layout *layout, int step, int output) {
     const struct hk_call *call = layout->calls[step];
     const bool first = call->op->flags & HK_OP_FIRST_IN_PLACE && output == 0;
-    const int candidates = call->op->flags & HK_OP_IN_PLACE ? call->n_inputs : first ? HK_MIN(call->n_inputs, 1) : 0;
+    const int candidates = is_in_place(call, call->outputs[output]) ? call->n_inputs : first ? HK_MIN(call->n_inputs, 1) : 0;
     for (int k = 0; k < candidates; k++)
         if (can_take(layout, step, output, k)) return k;
     return -1;
@@ -276,7 +281,7 @@ static uint64_t arena_bytes(const struct hk_layout *layout) {
 /* Groups are made so as to hold no more, but what lives when also decides how well it can be placed: the one that fuses the most
    is taken of those that need no more memory than those that fuse less. */
 hk_status hk_layout_make(const struct hk_graph *graph, const struct hk_device_base *device, struct hk_layout *layout) {
-    static const enum hk_heads heads[] = {HK_NO_HEADS, HK_CAREFUL_HEADS, HK_ALL_HEADS};
+    static const enum hk_heads heads[] = {HK_NO_HEADS, HK_CAREFUL_HEADS, HK_CAREFUL_TAILS, HK_ALL_HEADS};
     struct hk_layout other;
     hk_status status = make_layout(graph, device, HK_FUSE_NOTHING, HK_NO_HEADS, layout);
     for (int i = 0; device->fusing && !status && i < (int)HK_LENGTH(heads); i++) {

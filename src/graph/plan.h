@@ -46,8 +46,9 @@ struct hk_layout {
 void hk_store_early(struct hk_layout *layout);
 
 /* Which groups of elementwise calls may have what makes their input at their head (a product): those that hold no more memory
-   than without, as far as one can see where the groups are made; or all. */
-enum hk_heads { HK_NO_HEADS, HK_CAREFUL_HEADS, HK_ALL_HEADS };
+   than without, as far as one can see where the groups are made; or all. From HK_CAREFUL_TAILS on, those that have none may
+   have what reduces their result at their tail. */
+enum hk_heads { HK_NO_HEADS, HK_CAREFUL_HEADS, HK_CAREFUL_TAILS, HK_ALL_HEADS };
 
 /* Makes one call of several, where that gains; the graph stays as it is. False: out of memory. */
 bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, enum hk_heads heads, struct hk_layout *layout);

@@ -5,13 +5,13 @@
 
 enum { FUSED_GRAIN = 8192 };
 
-static char *output_at(const struct fused_job *job, int output, int64_t begin) {
+static void *output_at(const struct fused_job *job, int output, int64_t begin, uint32_t *apart) {
     const struct hk_operand *o = &job->operands[output];
-    return (char *)cpu_data(o) + begin * (int64_t)hk_dtype_size(o->dtype);
+    return o->buffer ? (char *)cpu_data(o) + begin * (int64_t)hk_dtype_size(o->dtype) : (void *)apart;
 }
 
 /* Elements [begin, begin + n) of all outputs. */
-static void run_steps(const struct fused_job *job, int64_t begin, int64_t n, uint32_t (*gathered)[CPU_RUN],
+static void run_steps(const struct fused_job *job, int64_t begin, int64_t n, uint32_t *apart, uint32_t (*gathered)[CPU_RUN],
                       uint32_t (*buffers)[CPU_RUN]) {
     const struct hk_fused *fused = job->fused;
     const void *values[HK_FUSED_INPUTS + HK_FUSED_STEPS];
@@ -24,23 +24,24 @@ static void run_steps(const struct fused_job *job, int64_t begin, int64_t n, uin
         const struct hk_chunk chunk = {(const char *)fused + step->attrs, step->n_inputs, step->from, step->to};
         const void *in[HK_CHUNK_INPUTS] = {0};
         for (int k = 0; k < step->n_inputs; k++) in[k] = values[step->inputs[k]];
-        void *out = job->buffer[s] < 0 ? output_at(job, step->output, begin) : (void *)buffers[job->buffer[s]];
+        void *out = job->buffer[s] < 0 ? output_at(job, step->output, begin, apart) : buffers[job->buffer[s]];
         step->op->chunk[CPU_ISA](&chunk, out, in, n);
         values[fused->n_inputs + s] = out;
     }
     for (int s = 0; s < fused->n_steps; s++) {
         const struct hk_fused_step *step = &fused->steps[s];
         if (step->output >= 0 && job->buffer[s] >= 0)
-            memcpy(output_at(job, step->output, begin), buffers[job->buffer[s]], (size_t)n * hk_dtype_size(step->to));
+            memcpy(output_at(job, step->output, begin, apart), buffers[job->buffer[s]], (size_t)n * hk_dtype_size(step->to));
     }
 }
 
-void fused_run(const struct fused_job *job, int64_t begin, int64_t end) {
+void fused_run(const struct fused_job *job, int64_t begin, int64_t end, void *apart) {
+    const int64_t first = begin;
     uint32_t gathered[HK_FUSED_INPUTS][CPU_RUN] __attribute__((aligned(64)));
     uint32_t buffers[HK_FUSED_STEPS][CPU_RUN] __attribute__((aligned(64)));
     while (begin < end) {
         const int64_t n = cpu_run_length(&job->operands[0], job->all_dense, begin, end);
-        run_steps(job, begin, n, gathered, buffers);
+        run_steps(job, begin, n, apart ? (uint32_t *)apart + (begin - first) : NULL, gathered, buffers);
         begin += n;
     }
 }
@@ -95,7 +96,7 @@ struct fused_job fused_begin(const struct hk_step *step) {
 
 static void body(void *context, int64_t begin, int64_t end) {
     const struct fused_job *const *job = context;
-    fused_run(*job, begin, end);
+    fused_run(*job, begin, end, NULL);
 }
 
 void fused_run_all(const struct fused_job *job, const struct cpu *cpu, int64_t elements) {

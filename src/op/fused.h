@@ -33,10 +33,21 @@ struct hk_followed {
     struct hk_fused steps;
 };
 
+/* The attributes of an op that another one ends, whose input is made by the steps for it: it has the elements of their shape in
+   their order. Outputs: the last op's result, then those of the steps. What it reads is the steps' last output where it is not
+   kept, which then is no output of the whole. */
+struct hk_preceded {
+    struct hk_shape shape, read; /* of the steps, and of the last op's input */
+    uint32_t attrs;              /* where the last op's own attributes are, in bytes from here */
+    int last;                    /* the steps' output that it reads */
+    bool keeps;
+    struct hk_fused steps;
+};
+
 bool hk_fused_fits(const struct hk_call *call, const struct hk_limits *limits);
 hk_status hk_fused_gpu(const struct hk_step *step, struct hk_recorder *recorder);
 
 /* Not in ops.def: nobody but src/graph/fuse.c calls them, with groups that it has made. */
-extern const struct hk_op hk_op_fused, hk_op_fused_matmul;
+extern const struct hk_op hk_op_fused, hk_op_fused_matmul, hk_op_fused_reduce;
 
 #endif

@@ -21,8 +21,9 @@ struct fused_job {
 /* Of a step of hk_op_fused that has elements. */
 struct fused_job fused_begin(const struct hk_step *step);
 
-/* Elements [begin, end) of all outputs, in their order. Any number of threads at once, on other elements. */
-void fused_run(const struct fused_job *job, int64_t begin, int64_t end);
+/* Elements [begin, end) of all outputs, in their order. Any number of threads at once, on other elements. An output of 4-byte
+   elements may have no buffer: they then go to `apart`. */
+void fused_run(const struct fused_job *job, int64_t begin, int64_t end, void *apart);
 
 /* All of them, on all threads. */
 void fused_run_all(const struct fused_job *job, const struct cpu *cpu, int64_t elements);

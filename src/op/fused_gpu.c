@@ -1,4 +1,5 @@
-/* Elementwise steps on a GPU: a kernel of their own, and what they are at the end of a product's.
+/* Elementwise steps on a GPU: a kernel of their own, and what they are at the end of a product's and at the beginning of a
+   reduction's.
 
    fused: a kernel written for the group, one invocation for an element of each operand, or for two where a
    result has 16-bit elements: it then makes whole words, and of those at the ends the part that is its own. Where all
@@ -8,6 +9,7 @@
 #ifndef HK_ISA_NAME
 #include "op/fused.h"
 #include "op/matmul.h"
+#include "op/reduce.h"
 #include "op/strided.h"
 #include "op/written.h"
 #include <stdio.h>
@@ -55,6 +57,8 @@ struct kernel {
     int n_small_outputs;
     uint32_t out_rest; /* of all outputs with small elements */
     int base, strides; /* the first words of these */
+    int apart;         /* the output that is no operand, in a kernel that reduces it; -1: none */
+    int first_binding;
     struct hk_written body, all;
 };
 
@@ -113,6 +117,13 @@ static void write_step(struct kernel *k, int s) {
     hk_write(&k->body, " ^ NOTHING;\n");
 }
 
+/* The step that makes an output. */
+static int maker_of(const struct hk_fused *fused, int output) {
+    int s = 0;
+    while (fused->steps[s].output != output) s++;
+    return s;
+}
+
 static void write_body(struct kernel *k) {
     const struct hk_fused *fused = k->fused;
     int word = k->strides, out_word = k->strides; /* outputs' strides come first */
@@ -120,11 +131,8 @@ static void write_body(struct kernel *k) {
     if (k->n_strided) write_coordinates(k);
     for (int i = 0; i < fused->n_inputs; i++) write_input(k, i, &word);
     for (int s = 0; s < fused->n_steps; s++) write_step(k, s);
-    for (int o = 0; o < fused->n_outputs; o++) {
-        int s = 0;
-        while (fused->steps[s].output != o) s++;
-        write_output(k, o, fused->n_inputs + s, &out_word);
-    }
+    for (int o = 0; o < fused->n_outputs; o++)
+        if (o != k->apart) write_output(k, o, fused->n_inputs + maker_of(fused, o), &out_word);
 }
 
 /* One element. */
@@ -228,12 +236,18 @@ static void write_unit_output(struct kernel *k, int o) {
     }
 }
 
-static void write_main_of_units(struct kernel *k) {
-    hk_write(&k->body, "void main() {\n    const uint i = item();\n    if (i >= p.w[0]) return;\n");
+/* Of unit i. */
+static void write_body_of_units(struct kernel *k) {
     if (k->n_strided) write_coordinates(k);
     for (int i = 0; i < k->fused->n_inputs; i++) write_unit_input(k, i);
     for (int e = 0; e < k->unit; e++) write_call(k, e);
-    for (int o = 0; o < k->fused->n_outputs; o++) write_unit_output(k, o);
+    for (int o = 0; o < k->fused->n_outputs; o++)
+        if (o != k->apart) write_unit_output(k, o);
+}
+
+static void write_main_of_units(struct kernel *k) {
+    hk_write(&k->body, "void main() {\n    const uint i = item();\n    if (i >= p.w[0]) return;\n");
+    write_body_of_units(k);
     hk_write(&k->body, "}\n");
 }
 
@@ -249,15 +263,25 @@ static void write_constants(const struct kernel *k, struct hk_written *all) {
         hk_write(all, "layout(constant_id = %d) const float number%d = 0.0;\n", k->body.first_constant + c, c);
 }
 
+static void write_operands(const struct kernel *k, struct hk_written *all) {
+    for (int o = 0, binding = k->first_binding; o < k->n_operands; o++) {
+        if (o == k->apart) continue;
+        hk_write(all, "WORDS(%d, b%d);\n", binding, o);
+        if (k->unit > 1) hk_write(all, "WORD_FOURS(%d, f%d);\n", binding, o);
+        binding++;
+    }
+}
+
+static int words_of(const struct kernel *k) { return k->strides + k->n_strided * k->rank; }
+
 static void write_all(struct kernel *k) {
     struct hk_written *all = &k->all;
     hk_write(all, "#version 450\n#include \"common.glsl\"\n");
     write_includes(k, all);
-    hk_write(all, "layout(push_constant) uniform Push { uint w[%d]; } p;\n", k->strides + k->n_strided * k->rank);
+    hk_write(all, "layout(push_constant) uniform Push { uint w[%d]; } p;\n", words_of(k));
     hk_write(all, "#define NOTHING (p.w[0] >> 31)\n"); /* of a count below 2^31 */
     write_constants(k, all);
-    for (int o = 0; o < k->n_operands; o++) hk_write(all, "WORDS(%d, b%d);\n", o, o);
-    for (int o = 0; k->unit > 1 && o < k->n_operands; o++) hk_write(all, "WORD_FOURS(%d, f%d);\n", o, o);
+    write_operands(k, all);
     if (k->unit > 1) hk_write(all, "%s", k->body.text);
     else if (k->n_small_outputs) write_main_of_pairs(k);
     else write_main(k);
@@ -265,7 +289,9 @@ static void write_all(struct kernel *k) {
 
 /* ---- The launch ---- */
 
+/* Behind the push constants that there are. */
 static void push_words(const struct kernel *k, const struct hk_operand *o, struct hk_dispatch *d) {
+    const int first = (int)d->push_bytes / 4;
     uint32_t words[PUSH_WORDS] = {1};
     int next = k->strides;
     for (int i = 0; i < k->rank; i++) {
@@ -276,10 +302,10 @@ static void push_words(const struct kernel *k, const struct hk_operand *o, struc
     for (int n = 0; n < k->n_operands; n++)
         for (int i = 0; k->lies[n] == STRIDED && i < k->rank; i++)
             words[next++] = (uint32_t)(o[n].stride[k->rank - 1 - i] / (i && !k->single[n] ? k->unit : 1));
-    d->push_bytes = (uint32_t)next * 4;
-    memcpy(d->push, words, d->push_bytes);
+    d->push_bytes += (uint32_t)next * 4;
+    memcpy((char *)d->push + (size_t)first * 4, words, (size_t)next * 4);
     for (int n = 0; n < k->n_operands; n++)
-        hk_bind(d, &o[n], n < k->fused->n_outputs ? HK_WRITE : HK_READ, k->base + n);
+        if (n != k->apart) hk_bind(d, &o[n], n < k->fused->n_outputs ? HK_WRITE : HK_READ, first + k->base + n);
 }
 
 static hk_status launch(const struct job *job, struct kernel *k, const struct hk_operand *o) {
@@ -308,18 +334,33 @@ static hk_status launch(const struct job *job, struct kernel *k, const struct hk
 }
 
 /* Sets unit and single. On a processor, loads of four words are no faster. */
-static void choose_unit(struct kernel *k, const struct job *job, const struct hk_operand *operands) {
+static void choose_unit(struct kernel *k, const struct hk_recorder *recorder, const struct hk_operand *operands) {
     const int last = k->rank - 1;
     int unit = 4;
-    bool possible = last >= 0 && !job->recorder->limits->software;
+    bool possible = last >= 0 && !recorder->limits->software;
     for (int n = 0; n < k->n_operands; n++)
         if (k->small[n]) unit = 8;
     for (int n = 0; n < k->n_operands && possible; n++) {
         const struct hk_operand *o = &operands[n];
         k->single[n] = n >= k->fused->n_outputs && o->stride[last] == 0;
-        possible = hk_binds_units(job->recorder, o, unit) || k->single[n];
+        possible = hk_binds_units(recorder, o, unit) || k->single[n];
     }
     k->unit = possible && operands[0].shape[last] % unit == 0 ? unit : 1;
+}
+
+/* For all outputs, then all inputs, in one shape: a kernel that makes single elements. */
+static struct kernel kernel_of(const struct hk_fused *fused, const struct hk_operand *operands) {
+    struct kernel k = {.fused = fused, .rank = operands[0].rank, .n_operands = fused->n_inputs + fused->n_outputs, .unit = 1,
+                       .apart = -1};
+    for (int i = 0; i < k.n_operands; i++) {
+        k.lies[i] = lie_of(&operands[i]);
+        k.n_strided += k.lies[i] == STRIDED;
+        k.small[i] = hk_dtype_size(operands[i].dtype) == 2;
+        k.rest[i] = k.small[i] ? hk_binding_rest(&operands[i]) : 0;
+    }
+    k.base = k.n_strided ? HK_MAX(k.rank, 1) : 1;
+    k.strides = k.base + k.n_operands;
+    return k;
 }
 
 /* One launch each for the elements of the outermost dimension. */
@@ -337,23 +378,16 @@ static hk_status record_outer(const struct job *job, const struct hk_operand *op
 static hk_status record_piece(void *context, const struct hk_operand *operands) {
     const struct job *job = context;
     const int count = job->fused->n_inputs + job->fused->n_outputs;
-    struct kernel k = {.fused = job->fused, .rank = operands[0].rank, .n_operands = count};
+    struct kernel k = kernel_of(job->fused, operands);
     bool fits = true;
-    for (int i = 0; i < count; i++) {
-        const bool output = i < job->fused->n_outputs;
-        k.lies[i] = lie_of(&operands[i]);
-        k.n_strided += k.lies[i] == STRIDED;
-        k.small[i] = hk_dtype_size(operands[i].dtype) == 2;
-        k.rest[i] = k.small[i] ? hk_binding_rest(&operands[i]) : 0;
-        if (!output || !k.small[i]) continue;
+    for (int i = 0; i < job->fused->n_outputs; i++) {
+        if (!k.small[i]) continue;
         fits = fits && k.lies[i] == DENSE;
         if (k.n_small_outputs++ && k.out_rest != k.rest[i])
             return hk_fail(HK_ERROR_INTERNAL, "fused: results begin at different halves of words");
         k.out_rest = k.rest[i];
     }
-    k.base = k.n_strided ? HK_MAX(k.rank, 1) : 1;
-    k.strides = k.base + count;
-    choose_unit(&k, job, operands);
+    choose_unit(&k, job->recorder, operands);
     fits = (fits || k.unit > 1) && count_push_words(k.rank, count, k.n_strided) <= PUSH_WORDS;
     return fits ? launch(job, &k, operands) : record_outer(job, operands, count);
 }
@@ -480,7 +514,7 @@ hk_status hk_finish_add(const struct hk_finish *finish, const char *define, bool
                         struct hk_dispatch *d) {
     const int n_outputs = finish->steps->n_outputs, count = n_outputs + finish->steps->n_inputs - 1;
     const int64_t columns = finish->columns;
-    struct kernel k = {.fused = finish->steps};
+    struct kernel k = {.fused = finish->steps, .apart = -1};
     k.body.first_constant = d->n_spec;
     write_make(&k);
     hk_write(text, "#version 450\n#define FOLLOWED\n");
@@ -503,6 +537,69 @@ hk_status hk_finish_add(const struct hk_finish *finish, const char *define, bool
     d->n_spec += k.body.n_constants;
     for (int o = 0; o < count; o++)
         hk_bind(d, &finish->operands[o], o < n_outputs ? HK_WRITE : HK_READ, push_word + o);
+    return HK_OK;
+}
+
+/* ---- At the beginning of a reduction's kernel ---- */
+
+bool hk_start_fits(const struct hk_start *start, int words, int bindings, const struct hk_limits *limits) {
+    const int n_outputs = start->steps->n_outputs, count = n_outputs + start->steps->n_inputs;
+    int rank = 0, strided = 0;
+    for (int i = 0; i < start->operands[0].rank; i++) rank += start->operands[0].shape[i] != 1;
+    for (int k = 0; k < count; k++) {
+        const struct hk_operand *o = &start->operands[k];
+        const size_t size = hk_dtype_size(o->dtype);
+        if (size == 1 || (k < n_outputs && size != 4)) return false;
+        if (hk_operand_span(o) > limits->max_range - limits->offset_align) return false;
+        strided += lie_of(o) == STRIDED;
+    }
+    return bindings + count - 1 <= HK_MAX_BINDINGS && words + count_push_words(rank, count, strided) <= PUSH_WORDS;
+}
+
+/* Functions that give element i of what is reduced, and four from i on: both are there, whichever is called. */
+static void write_load(struct kernel *k, const struct hk_start *start) {
+    hk_write(&k->body, "float load(uint i) {\n");
+    write_body(k);
+    hk_write(&k->body, "    const float made = uintBitsToFloat(v%d);\n", k->fused->n_inputs + maker_of(k->fused, start->last));
+    if (start->keeps) hk_write(&k->body, "    x[p.base_x + i] = made;\n");
+    hk_write(&k->body, "    return made;\n}\n");
+    hk_write(&k->body, "vec4 load_four(uint i) { return vec4(load(i), load(i + 1), load(i + 2), load(i + 3)); }\n");
+}
+
+static void write_load_four(struct kernel *k, const struct hk_start *start) {
+    const int o = start->last;
+    write_make(k);
+    hk_write(&k->body, "vec4 load_four(uint first) {\n    const uint i = first / 4;\n");
+    write_body_of_units(k);
+    hk_write(&k->body, "    const vec4 made = uintBitsToFloat(uvec4(r%d_0, r%d_1, r%d_2, r%d_3));\n", o, o, o, o);
+    if (start->keeps) hk_write(&k->body, "    x_fours[(p.base_x + first) / 4] = made;\n");
+    hk_write(&k->body, "    return made;\n}\nfloat load(uint i) { return 0.0; }\n");
+}
+
+hk_status hk_start_add(const struct hk_start *start, bool fours, const struct hk_recorder *recorder, struct hk_written *text,
+                       struct hk_dispatch *d) {
+    struct kernel k = kernel_of(start->steps, start->operands);
+    choose_unit(&k, recorder, start->operands);
+    if (!fours || k.unit != 4) k.unit = 1;
+    k.apart = start->last, k.first_binding = d->n_bindings;
+    k.body.first_constant = d->n_spec;
+    if (k.unit > 1) write_load_four(&k, start);
+    else write_load(&k, start);
+    hk_write(text, "#version 450\n#define PRECEDED %d\n#include \"%s.comp\"\n", words_of(&k), d->shader);
+    hk_write(text, "#define NOTHING (p.w[0] >> 31)\n");
+    write_includes(&k, text);
+    write_constants(&k, text);
+    write_operands(&k, text);
+    hk_write(text, "%s", k.body.text);
+    if (k.body.length >= sizeof k.body.text || text->length >= sizeof text->text)
+        return hk_fail(HK_ERROR_INTERNAL, "fused: the kernel's text has %zu bytes", text->length);
+    d->shader = "fused_reduce";
+    d->source = text->text;
+    memcpy(d->spec + d->n_spec, k.body.constants, sizeof(uint32_t) * (size_t)k.body.n_constants);
+    d->n_spec += k.body.n_constants;
+    push_words(&k, start->operands, d);
+    for (int o = 0; o < k.n_operands; o++)
+        if (o != k.apart) d->bytes += (double)hk_operand_span(&start->operands[o]);
     return HK_OK;
 }
 #endif

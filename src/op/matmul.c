@@ -47,7 +47,7 @@ static void multiply_few(const struct gemm *g, float *workspace) {
 static void run_steps(const struct product *p, int64_t begin, int64_t rows, int64_t columns) {
     const int64_t n = p->whole.n;
     if (columns == n) columns *= rows, rows = 1;
-    for (int64_t r = 0; r < rows; r++) fused_run(p->then, begin + r * n, begin + r * n + columns);
+    for (int64_t r = 0; r < rows; r++) fused_run(p->then, begin + r * n, begin + r * n + columns, NULL);
 }
 
 static void run_job(const struct product *p, int64_t job, float *workspace) {

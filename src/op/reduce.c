@@ -1,7 +1,7 @@
 /* Sums, means and maxima over axes. The builders bring every case to dense [A, R, B] -> [A, B]; the kernels reduce
    pieces of the R rows, then the pieces, so that the order of additions is a matter of the shape alone and no sum has
    many terms. */
-#include "op/op.h"
+#include "op/fused.h"
 
 /* The last: the second level of argmax on the GPU. */
 enum reduce_kind { REDUCE_SUM, REDUCE_MAX, REDUCE_ARGMAX, REDUCE_ARGMAX_PIECES };
@@ -23,18 +23,28 @@ static inline int64_t piece_count(int64_t rows, int64_t columns) {
 }
 
 #ifdef HK_ISA_NAME
-#include "cpu/loops.h"
+#include "op/reduce_cpu.h"
 
 enum { COLUMNS = 512, FEW_ROWS = 64, BLOCK = 4096 };
 
 struct job {
     enum reduce_kind kind;
     int64_t A, R, B, pieces, blocks; /* blocks of COLUMNS columns */
-    const float *x;                  /* [A, R, B] */
+    const float *x;                  /* [A, R, B]; NULL: `first` makes it, for us alone */
     float *y;                        /* [A, pieces, B] */
     int32_t *index;                  /* argmax: [A] */
     float scale;
+    const struct cpu *cpu;
+    const struct fused_job *first; /* what makes x, part by part; NULL: it is there */
 };
+
+/* Elements [begin, begin + n) of x, which are made now if `first` makes them; without memory of their own from element `at` of
+   the thread's buffer on. */
+static const float *elements_of(const struct job *j, int thread, int64_t begin, int64_t n, int64_t at) {
+    float *buffer = (float *)((char *)j->cpu->workspace + (size_t)thread * j->cpu->workspace_bytes) + at;
+    if (j->first) fused_run(j->first, begin, begin + n, buffer);
+    return j->x ? j->x + begin : buffer;
+}
 
 static inline float max_of(float m, float x) { return x > m || x != x ? x : m; } /* NaN wins */
 
@@ -74,17 +84,40 @@ static int32_t row_argmax(const float *x, int64_t n) {
     return 0;
 }
 
-/* item: one piece of one row of the R numbers (B is 1). */
-static void rows_body(void *context, int64_t begin, int64_t end) {
+static void reduce_row(const struct job *j, const float *x, int64_t n, int64_t item) {
+    if (j->kind == REDUCE_SUM) j->y[item] = row_sum(x, n) * j->scale;
+    else if (j->kind == REDUCE_MAX) j->y[item] = row_max(x, n);
+    else j->index[item] = row_argmax(x, n);
+}
+
+/* item: one piece of one row of the R numbers (B is 1). Short rows are fetched several at a time. */
+static void rows_body(void *context, int thread, int64_t begin, int64_t end) {
     const struct job *j = context;
     const int64_t piece = j->pieces > 1 ? piece_rows(1) : HK_MAX(j->R, 1);
-    for (int64_t item = begin; item < end; item++) {
+    const int64_t at_once = j->pieces > 1 ? 1 : HK_MAX(BLOCK / piece, 1);
+    for (int64_t item = begin; item < end; item += at_once) {
         const int64_t a = item / j->pieces, r = (item - a * j->pieces) * piece, n = HK_MIN(piece, j->R - r);
-        const float *x = j->x + a * j->R + r;
-        if (j->kind == REDUCE_SUM) j->y[item] = row_sum(x, n) * j->scale;
-        else if (j->kind == REDUCE_MAX) j->y[item] = row_max(x, n);
-        else j->index[a] = row_argmax(x, n);
+        const int64_t items = HK_MIN(at_once, end - item);
+        const float *x = elements_of(j, thread, a * j->R + r, n * items, 0);
+        for (int64_t k = 0; k < items; k++) reduce_row(j, x + k * n, n, item + k);
     }
+}
+
+/* Some columns of some of the R rows of a: of such a block, row r begins at x + r * stride. */
+struct block {
+    const struct job *job;
+    int thread;
+    int64_t a, row, rows, column, columns;
+};
+
+static const float *rows_of(const struct block *k, int64_t row, int64_t rows, int64_t *stride) {
+    const struct job *j = k->job;
+    const int64_t begin = (k->a * j->R + k->row + row) * j->B + k->column;
+    const bool whole = k->columns == j->B || !j->first;
+    *stride = j->x ? j->B : k->columns;
+    if (whole) return elements_of(j, k->thread, begin, rows * j->B, 0);
+    for (int64_t r = rows - 1; r > 0; r--) elements_of(j, k->thread, begin + r * j->B, k->columns, r * k->columns);
+    return elements_of(j, k->thread, begin, k->columns, 0);
 }
 
 static void add_rows(const float *x, int64_t rows, int64_t stride, int64_t columns, float *sum) {
@@ -93,64 +126,73 @@ static void add_rows(const float *x, int64_t rows, int64_t stride, int64_t colum
         for (int64_t b = 0; b < columns; b++) sum[b] += x[r * stride + b];
 }
 
-static void columns_sum(const float *x, int64_t rows, int64_t stride, int64_t columns, float scale, float *y) {
+static void columns_sum(const struct block *k, float *y) {
     float total[COLUMNS], part[COLUMNS];
+    int64_t stride;
     memset(total, 0, sizeof total);
-    for (int64_t r = 0; r < rows; r += FEW_ROWS) {
-        add_rows(x + r * stride, HK_MIN(FEW_ROWS, rows - r), stride, columns, part);
-        for (int64_t b = 0; b < columns; b++) total[b] += part[b];
+    for (int64_t r = 0; r < k->rows; r += FEW_ROWS) {
+        const int64_t rows = HK_MIN(FEW_ROWS, k->rows - r);
+        const float *x = rows_of(k, r, rows, &stride);
+        add_rows(x, rows, stride, k->columns, part);
+        for (int64_t b = 0; b < k->columns; b++) total[b] += part[b];
     }
-    for (int64_t b = 0; b < columns; b++) y[b] = total[b] * scale;
+    for (int64_t b = 0; b < k->columns; b++) y[b] = total[b] * k->job->scale;
 }
 
-static void columns_max(const float *x, int64_t rows, int64_t stride, int64_t columns, float *y) {
-    for (int64_t b = 0; b < columns; b++) y[b] = -INFINITY;
-    for (int64_t r = 0; r < rows; r++)
-        for (int64_t b = 0; b < columns; b++) y[b] = max_of(y[b], x[r * stride + b]);
+static void columns_max(const struct block *k, float *y) {
+    int64_t stride;
+    for (int64_t b = 0; b < k->columns; b++) y[b] = -INFINITY;
+    for (int64_t r = 0; r < k->rows; r += FEW_ROWS) {
+        const int64_t rows = HK_MIN(FEW_ROWS, k->rows - r);
+        const float *x = rows_of(k, r, rows, &stride);
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t b = 0; b < k->columns; b++) y[b] = max_of(y[b], x[i * stride + b]);
+    }
 }
 
 /* item: one block of columns of one piece of one a. */
-static void columns_body(void *context, int64_t begin, int64_t end) {
+static void columns_body(void *context, int thread, int64_t begin, int64_t end) {
     const struct job *j = context;
     const int64_t piece = j->pieces > 1 ? piece_rows(j->B) : j->R;
     for (int64_t item = begin; item < end; item++) {
         const int64_t b = item % j->blocks * COLUMNS, rest = item / j->blocks, p = rest % j->pieces,
                       a = rest / j->pieces;
-        const int64_t columns = HK_MIN(COLUMNS, j->B - b), rows = HK_MIN(piece, j->R - p * piece);
-        const float *x = j->x + (a * j->R + p * piece) * j->B + b;
+        const struct block block = {j, thread, a, p * piece, HK_MIN(piece, j->R - p * piece), b, HK_MIN(COLUMNS, j->B - b)};
         float *y = j->y + (a * j->pieces + p) * j->B + b;
-        if (j->kind == REDUCE_SUM) columns_sum(x, rows, j->B, columns, j->scale, y);
-        else columns_max(x, rows, j->B, columns, y);
+        if (j->kind == REDUCE_SUM) columns_sum(&block, y);
+        else columns_max(&block, y);
     }
 }
 
-static void run_job(const struct cpu *cpu, struct job *j) {
+static void run_job(struct job *j) {
     const int64_t piece = HK_MIN(piece_rows(j->B), HK_MAX(j->R, 1));
     j->blocks = (j->B + COLUMNS - 1) / COLUMNS;
     const int64_t grain = HK_MAX(CPU_GRAIN / (piece * HK_MIN(j->B, COLUMNS)), 1);
-    cpu_for(cpu, j->A * j->pieces * j->blocks, grain, j->B == 1 ? rows_body : columns_body, j);
+    cpu_for_threads(j->cpu, j->A * j->pieces * j->blocks, grain, j->B == 1 ? rows_body : columns_body, j);
 }
 
-CPU_KERNEL(reduce) {
+void reduce_run(const struct hk_step *step, const struct cpu *cpu, const struct fused_job *first) {
     const struct reduce_attrs *attrs = step->attrs;
     const int64_t *shape = step->inputs[0].shape;
-    struct job j = {
-        .kind = attrs->kind, .A = shape[0], .R = shape[1], .B = shape[2], .pieces = 1, .scale = attrs->scale};
-    j.x = cpu_data(&step->inputs[0]);
+    struct job j = {.kind = attrs->kind, .A = shape[0], .R = shape[1], .B = shape[2], .pieces = 1, .scale = attrs->scale};
+    j.cpu = cpu, j.first = first;
+    j.x = step->inputs[0].buffer ? cpu_data(&step->inputs[0]) : NULL;
     j.y = cpu_data(&step->outputs[0]);
     j.index = cpu_data(&step->outputs[0]);
     if (j.A == 0 || j.B == 0) return;
     while (j.kind != REDUCE_ARGMAX && (j.pieces = piece_count(j.R, j.B)) > 1) {
-        struct job first = j;
-        first.y = cpu_data(&step->scratch);
-        if (first.y == j.x) first.y += j.A * j.R * j.B; /* a second level: behind the first */
-        first.scale = 1;
-        run_job(cpu, &first);
-        j.x = first.y, j.R = first.pieces;
+        struct job level = j;
+        level.y = cpu_data(&step->scratch);
+        if (level.y == j.x) level.y += j.A * j.R * j.B; /* a second level: behind the first */
+        level.scale = 1;
+        run_job(&level);
+        j.x = level.y, j.R = level.pieces, j.first = NULL;
     }
     j.pieces = 1;
-    run_job(cpu, &j);
+    run_job(&j);
 }
+
+CPU_KERNEL(reduce) { reduce_run(step, cpu, NULL); }
 
 #else
 #include "op/reduce.h"
@@ -170,7 +212,7 @@ static bool infer(struct hk_call *call) {
 
 /* The pieces' results of one level and, behind them, of the next: later ones take turns. Of argmax: the pieces' maxima,
    [A, pieces], then their indices. */
-static uint64_t scratch(const struct hk_call *call, const struct hk_limits *limits) {
+uint64_t hk_reduce_scratch(const struct hk_call *call, const struct hk_limits *limits) {
     const struct reduce_attrs *attrs = call->attrs;
     const int64_t A = call->inputs[0]->shape[0], R = call->inputs[0]->shape[1], B = call->inputs[0]->shape[2];
     (void)limits;
@@ -208,6 +250,7 @@ struct level {
                                 of the maxima x */
     int64_t A, R, B, pieces;
     float scale;
+    const struct hk_start *start; /* what makes x; NULL: it is there */
 };
 
 static int64_t rows_of_piece(const struct level *l) { return l->pieces > 1 ? piece_rows(l->B) : HK_MAX(l->R, 1); }
@@ -233,19 +276,37 @@ static bool has_fours(const struct hk_recorder *recorder, const struct level *l,
            hk_binds_fours(recorder->limits, &l->y) && !recorder->limits->software;
 }
 
+struct push {
+    uint32_t base_x, base_y, base_other, items, pieces, piece, rows, columns, blocks, first;
+    float scale;
+};
+
+/* The first slot is written where x is made here, or nothing is in it. */
+static void bind(struct hk_dispatch *d, const struct level *l, const struct window *w, uint32_t carry, int64_t pieces) {
+    const uint64_t first_x = (uint64_t)((w->a * l->R + w->row) * l->B + w->column) * 4;
+    const uint64_t bytes_x = (uint64_t)(w->count * w->rows * w->columns) * 4;
+    const uint64_t first_y = (uint64_t)((w->a * l->pieces + w->row / rows_of_piece(l)) * l->B + w->column) * 4;
+    const uint64_t bytes_y = (uint64_t)(w->count * pieces * w->columns) * 4;
+    const int access_y = carry & CONTINUES ? HK_READ | HK_WRITE : HK_WRITE;
+    if (l->x.buffer) hk_bind_range(d, &l->x, first_x, bytes_x, l->start ? HK_WRITE : HK_READ, 0);
+    else hk_bind_range(d, &l->y, first_y, bytes_y, HK_WRITE, 0);
+    hk_bind_range(d, &l->y, first_y, bytes_y, access_y, 1);
+    if (l->kind == REDUCE_ARGMAX_PIECES) hk_bind_range(d, &l->other, first_x, bytes_x, HK_READ, 2);
+    else hk_bind_range(d, carry & MAXIMA ? &l->other : &l->y, first_y, bytes_y, access_y, 2);
+    d->bytes = (double)(l->x.buffer ? bytes_x : 0) + (double)bytes_y;
+}
+
 /* The spec constants and push constants of both shaders. */
 static hk_status record_window(struct hk_recorder *recorder, const struct level *l, const struct window *w) {
     const int64_t piece = rows_of_piece(l), pieces = (w->rows + piece - 1) / piece;
     const uint32_t carry = place_in_piece(l, w);
-    struct {
-        uint32_t base_x, base_y, base_other, items, pieces, piece, rows, columns, blocks, first;
-        float scale;
-    } push = {.pieces = (uint32_t)pieces,
-              .piece = (uint32_t)piece,
-              .rows = (uint32_t)w->rows,
-              .columns = (uint32_t)w->columns,
-              .first = (uint32_t)w->row,
-              .scale = carry & UNFINISHED ? 1 : l->scale};
+    struct hk_written text = {0};
+    struct push push = {.pieces = (uint32_t)pieces,
+                   .piece = (uint32_t)piece,
+                   .rows = (uint32_t)w->rows,
+                   .columns = (uint32_t)w->columns,
+                   .first = (uint32_t)w->row,
+                   .scale = carry & UNFINISHED ? 1 : l->scale};
     struct hk_dispatch d = {.shader = l->B == 1 ? "reduce_rows" : "reduce_columns", .n_spec = l->B == 1 ? 4 : 5};
     uint32_t width = 1; /* rows: invocations for one row; columns: columns of one workgroup */
     if (l->B == 1)
@@ -256,17 +317,10 @@ static hk_status record_window(struct hk_recorder *recorder, const struct level 
     d.spec[4] = has_fours(recorder, l, w);
     push.blocks = (uint32_t)((w->columns + width - 1) / width);
     push.items = (uint32_t)(w->count * pieces * (l->B == 1 ? 1 : push.blocks));
-    const uint64_t first_x = (uint64_t)((w->a * l->R + w->row) * l->B + w->column) * 4;
-    const uint64_t bytes_x = (uint64_t)(w->count * w->rows * w->columns) * 4;
-    const uint64_t first_y = (uint64_t)((w->a * l->pieces + w->row / piece) * l->B + w->column) * 4;
-    const uint64_t bytes_y = (uint64_t)(w->count * pieces * w->columns) * 4;
-    const int access_y = carry & CONTINUES ? HK_READ | HK_WRITE : HK_WRITE;
-    hk_bind_range(&d, &l->x, first_x, bytes_x, HK_READ, 0);
-    hk_bind_range(&d, &l->y, first_y, bytes_y, access_y, 1);
-    if (l->kind == REDUCE_ARGMAX_PIECES) hk_bind_range(&d, &l->other, first_x, bytes_x, HK_READ, 2);
-    else hk_bind_range(&d, carry & MAXIMA ? &l->other : &l->y, first_y, bytes_y, access_y, 2);
+    bind(&d, l, w, carry, pieces);
     HK_PUSH(&d, push);
-    d.bytes = (double)bytes_x + (double)bytes_y;
+    const hk_status status = l->start ? hk_start_add(l->start, d.spec[4], recorder, &text, &d) : HK_OK;
+    if (status) return status;
     const uint32_t per_group = l->B == 1 ? HK_ELEMENTWISE_GROUP / width : 1;
     hk_groups(recorder, &d, (push.items + per_group - 1) / per_group);
     return recorder->record(recorder, &d);
@@ -326,10 +380,10 @@ static hk_status record_argmax(const struct hk_step *step, struct hk_recorder *r
     return record_level(recorder, &last);
 }
 
-static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+hk_status hk_reduce_record(const struct hk_step *step, const struct hk_start *start, struct hk_recorder *recorder) {
     const struct reduce_attrs *attrs = step->attrs;
     const int64_t *shape = step->inputs[0].shape;
-    struct level l = {.kind = attrs->kind, .x = step->inputs[0], .y = step->outputs[0], .scale = 1};
+    struct level l = {.kind = attrs->kind, .x = step->inputs[0], .y = step->outputs[0], .scale = 1, .start = start};
     uint64_t used = 0;
     l.A = shape[0], l.R = shape[1], l.B = shape[2];
     if (l.A == 0 || l.B == 0) return HK_OK;
@@ -341,31 +395,44 @@ static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
         const hk_status status = record_level(recorder, &l);
         if (status) return status;
         used = used ? 0 : (uint64_t)(l.A * l.pieces * l.B) * 4;
-        l.x = l.y, l.R = l.pieces;
+        l.x = l.y, l.R = l.pieces, l.start = NULL;
     }
     l.pieces = 1, l.y = step->outputs[0], l.scale = attrs->scale;
     return record_level(recorder, &l);
 }
 
+static hk_status gpu(const struct hk_step *step, struct hk_recorder *recorder) {
+    return hk_reduce_record(step, NULL, recorder);
+}
+
+/* In one window. */
+bool hk_reduce_starts(const struct hk_step *step, const struct hk_start *start, const struct hk_limits *limits) {
+    const struct hk_recorder recorder = {.limits = limits};
+    const int64_t *shape = step->inputs[0].shape, most = hk_window_elements(&recorder, 4);
+    return shape[0] * shape[1] * shape[2] <= HK_MIN(most, INT32_MAX) &&
+           hk_start_fits(start, sizeof(struct push) / sizeof(uint32_t), 3, limits);
+}
+
 /* ---- Rows ---- */
 
-#define REDUCE_ROW(op_name, op_backward)                                                                               \
+#define REDUCE_ROW(op_name, op_backward, op_preceded)                                                                  \
     const struct hk_op hk_op_##op_name = {                                                                             \
         .name = #op_name,                                                                                              \
         .min_inputs = 1,                                                                                               \
         .max_inputs = 1,                                                                                               \
         .n_outputs = 1,                                                                                                \
         .infer = infer,                                                                                                \
-        .scratch = scratch,                                                                                            \
+        .scratch = hk_reduce_scratch,                                                                                  \
         .backward = op_backward,                                                                                       \
         .cpu = CPU_KERNELS(reduce),                                                                                    \
+        .preceded = op_preceded,                                                                                       \
         .gpu = gpu,                                                                                                    \
     };
 
-REDUCE_ROW(sum, sum_backward)
-REDUCE_ROW(mean, sum_backward)
-REDUCE_ROW(max, max_backward)
-REDUCE_ROW(argmax, NULL)
+REDUCE_ROW(sum, sum_backward, &hk_op_fused_reduce)
+REDUCE_ROW(mean, sum_backward, &hk_op_fused_reduce)
+REDUCE_ROW(max, max_backward, &hk_op_fused_reduce)
+REDUCE_ROW(argmax, NULL, NULL)
 
 /* ---- Builders ---- */
 
