@@ -11,7 +11,7 @@ static const char *const survivors[] = {
     "step_of_path",                          /* in loading: the file under its own name is then taken, and checked */
     "add_event", "vk_profile_resolve",       /* a trace says how many events it lacks */
     "vk_cache_open", "vk_cache_save",        /* pipelines are made anew, or not kept on disk */
-    "hk_cache_folder", "load",
+    "hk_cache_folder", "load", "keep_on_disk",
     "vk_idle",                               /* a write goes by way of the staging ring */
     "vk_settle", "close_device",             /* whatever fails, the device is waited for */
     "vk_buffer_destroy",                     /* transfers that could not be submitted had no other use */

@@ -111,12 +111,16 @@ static bool load(const struct vk_device *device, struct vk_written *w) {
     return words;
 }
 
-static void save(const struct vk_device *device, const struct vk_written *w) {
+static void keep_on_disk(const struct vk_device *device, const struct vk_written *w) {
     char path[1024];
     const size_t text = strlen(w->text), bytes = sizeof(struct header) + text + w->shader.bytes;
     const struct header header = make_header(text, w->shader.words, w->shader.bytes);
-    char *file = path_of(device, w, path, sizeof path) ? malloc(bytes) : NULL;
-    if (!file) return;
+    if (!path_of(device, w, path, sizeof path)) return;
+    char *file = malloc(bytes);
+    if (!file) {
+        hk_remark(HK_LOG_WARNING, "vulkan: a shader is not cached: out of host memory");
+        return;
+    }
     memcpy(file, &header, sizeof header);
     memcpy(file + sizeof header, w->text, text);
     memcpy(file + sizeof header + text, w->shader.words, w->shader.bytes);
@@ -133,7 +137,7 @@ static hk_status make(struct vk_device *device, struct vk_written *w) {
     const hk_status status = vk_shaderc_compile(w->text, w->name, &words, &w->shader.bytes);
     if (status) return status;
     w->shader.words = words;
-    save(device, w);
+    keep_on_disk(device, w);
     return HK_OK;
 }
 

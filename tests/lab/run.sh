@@ -36,9 +36,9 @@ inside cmake --build /build --target $target
 
 if [ $# = 0 ]; then
     echo "== Lab: the tests on lavapipe, $(inside dpkg-query -W mesa-vulkan-drivers | tr '\t' ' ')"
-    # but what another driver does not change: tests/run.sh has it
-    inside ctest --test-dir /build -j "$(nproc)" --output-on-failure \
-        -E '^(ops|ops_base|ops_avx.*|ops_amx|shapes|steady_cpu.*|faults.*|files_.*|fuzz_.*)$' || status=1
+    # but what another driver does not change: tests/run.sh has it; and fewer faults, each of which compiles kernels anew
+    inside env HEKLA_TEST_SPARSE=7 ctest --test-dir /build -j "$(nproc)" --output-on-failure \
+        -E '^(ops|ops_base|ops_avx.*|ops_amx|shapes|steady_cpu.*|faults|faults_[^v].*|files_.*|fuzz_.*)$' || status=1
 fi
 
 echo "== Lab: every shader, and training, on devices that compile and run nothing"
