@@ -21,7 +21,7 @@ struct group {
 struct fuser {
     struct hk_layout *layout;
     enum hk_fusing how;
-    enum hk_heads heads;
+    enum hk_ends ends;
     int *group_of;        /* by position: index of a group, that of its first member; -1: not elementwise */
     struct group *groups; /* by index */
     int *next;            /* by position: the member after it, -1 at the end */
@@ -378,7 +378,7 @@ static bool tail_holds_more(const struct fuser *f, const struct outline *o, int 
 }
 
 static bool may_hold(const struct fuser *f, const struct outline *o, int a, int b, int at) {
-    return f->heads == HK_ALL_HEADS || !(holds_more(f, o, a, b, at) || tail_holds_more(f, o, a, b, at));
+    return f->ends == HK_ALL_ENDS || !(holds_more(f, o, a, b, at) || tail_holds_more(f, o, a, b, at));
 }
 
 /* ---- Joining ---- */
@@ -481,10 +481,10 @@ static void find_groups(struct fuser *f) {
     for (int i = 0; i < f->layout->n_calls; i++) f->next[i] = f->group_of[i] = -1;
     add_groups(f, ELEMENTWISE);
     join_groups(f);
-    if (f->heads == HK_NO_HEADS) return;
+    if (f->ends == HK_NO_ENDS) return;
     add_groups(f, HEAD);
     join_groups(f);
-    if (f->heads < HK_CAREFUL_TAILS) return;
+    if (f->ends < HK_CAREFUL_ENDS) return;
     add_groups(f, TAIL);
     join_groups(f);
 }
@@ -597,8 +597,8 @@ static bool replace_groups(struct fuser *f, struct hk_call **made) {
     return true;
 }
 
-bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, enum hk_heads heads, struct hk_layout *layout) {
-    struct fuser f = {.layout = layout, .how = how, .heads = heads};
+bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, enum hk_ends ends, struct hk_layout *layout) {
+    struct fuser f = {.layout = layout, .how = how, .ends = ends};
     const size_t n = (size_t)layout->n_calls + 1;
     size_t n_users = 1;
     for (int i = 0; i < layout->n_calls; i++) n_users += (size_t)layout->calls[i]->n_inputs;

@@ -241,7 +241,7 @@ done:
 }
 
 static hk_status make_layout(const struct hk_graph *graph, const struct hk_device_base *device, enum hk_fusing fusing,
-                             enum hk_heads heads, struct hk_layout *layout) {
+                             enum hk_ends ends, struct hk_layout *layout) {
     const size_t n_calls = (size_t)graph->n_calls + 1, n_values = (size_t)graph->n_values + 1;
     int capacity = 0;
     hk_status status = HK_OK;
@@ -256,7 +256,7 @@ static hk_status make_layout(const struct hk_graph *graph, const struct hk_devic
     collect_live_calls(graph, layout, flags);
     memset(flags, 0, n_calls);
     hk_store_early(layout);
-    if (fusing && !hk_fuse(graph, fusing, heads, layout)) goto memory;
+    if (fusing && !hk_fuse(graph, fusing, ends, layout)) goto memory;
     if (!find_lifetimes(layout, &capacity)) goto memory;
     use_memory_twice(layout, flags);
     remove_calls(layout, flags);
@@ -281,11 +281,11 @@ static uint64_t arena_bytes(const struct hk_layout *layout) {
 /* Groups are made so as to hold no more, but what lives when also decides how well it can be placed: the one that fuses the most
    is taken of those that need no more memory than those that fuse less. */
 hk_status hk_layout_make(const struct hk_graph *graph, const struct hk_device_base *device, struct hk_layout *layout) {
-    static const enum hk_heads heads[] = {HK_NO_HEADS, HK_CAREFUL_HEADS, HK_CAREFUL_TAILS, HK_ALL_HEADS};
+    static const enum hk_ends ends[] = {HK_NO_ENDS, HK_CAREFUL_HEADS, HK_CAREFUL_ENDS, HK_ALL_ENDS};
     struct hk_layout other;
-    hk_status status = make_layout(graph, device, HK_FUSE_NOTHING, HK_NO_HEADS, layout);
-    for (int i = 0; device->fusing && !status && i < (int)HK_LENGTH(heads); i++) {
-        status = make_layout(graph, device, device->fusing, heads[i], &other);
+    hk_status status = make_layout(graph, device, HK_FUSE_NOTHING, HK_NO_ENDS, layout);
+    for (int i = 0; device->fusing && !status && i < (int)HK_LENGTH(ends); i++) {
+        status = make_layout(graph, device, device->fusing, ends[i], &other);
         if (status) {
             hk_layout_free(layout);
             break;

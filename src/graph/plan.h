@@ -45,13 +45,12 @@ struct hk_layout {
 /* Moves each store up to where what it stores is ready, with the elementwise call that makes that for it alone. */
 void hk_store_early(struct hk_layout *layout);
 
-/* Which groups of elementwise calls may have what makes their input at their head (a product): those that hold no more memory
-   than without, as far as one can see where the groups are made; or all. From HK_CAREFUL_TAILS on, those that have none may
-   have what reduces their result at their tail. */
-enum hk_heads { HK_NO_HEADS, HK_CAREFUL_HEADS, HK_CAREFUL_TAILS, HK_ALL_HEADS };
+/* Groups of elementwise calls may have one call more, which makes their input (a product, at the head) or reduces their result
+   (at the tail): none, heads or both where no more memory is held, as far as one can see where the groups are made, or all. */
+enum hk_ends { HK_NO_ENDS, HK_CAREFUL_HEADS, HK_CAREFUL_ENDS, HK_ALL_ENDS };
 
 /* Makes one call of several, where that gains; the graph stays as it is. False: out of memory. */
-bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, enum hk_heads heads, struct hk_layout *layout);
+bool hk_fuse(const struct hk_graph *graph, enum hk_fusing how, enum hk_ends ends, struct hk_layout *layout);
 
 /* For the device; fuses as much as takes no more memory. */
 hk_status hk_layout_make(const struct hk_graph *graph, const struct hk_device_base *device, struct hk_layout *layout);
