@@ -77,8 +77,10 @@ endmacro()
 # Sets OUT_VAR to the source that holds the text of each shaders/NAME.glsl, and of the kernels of matmul and of reductions, for
 # shaders that are written at run time.
 function(hekla_embed_glsl OUT_VAR)
-  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/shaders/*.glsl
-       ${CMAKE_CURRENT_SOURCE_DIR}/shaders/matmul*.comp ${CMAKE_CURRENT_SOURCE_DIR}/shaders/reduce_*.comp)
+  file(GLOB sources CONFIGURE_DEPENDS ${CMAKE_CURRENT_SOURCE_DIR}/shaders/*.glsl)
+  foreach(name matmul matmul_few matmul_direct matmul_cooperative matmul_parts reduce_rows reduce_columns)
+    list(APPEND sources ${CMAKE_CURRENT_SOURCE_DIR}/shaders/${name}.comp)
+  endforeach()
   set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${sources})
   set(arrays "")
   set(rows "")
@@ -101,6 +103,7 @@ const struct vk_glsl_file vk_glsl_files[] = {
 @rows@    {0},
 };
 const int vk_glsl_files_count = @count@;
+_Static_assert(@count@ <= 64, "one bit of a word for each");
 ]])
   set(${OUT_VAR} ${table} PARENT_SCOPE)
 endfunction()

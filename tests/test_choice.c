@@ -1,5 +1,6 @@
 /* Which kernels products and attention get on GPUs that are not there, among them ones whose extensions no driver of the other
-   tests has; and that every kernel that could be chosen, also by measuring, is launched as its shader wants it. */
+   tests has; and that every kernel of these that could be chosen, also by measuring, is launched as its shader wants it. (With steps
+   behind a product: test_fusion, where the lab's driver runs them.) */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -269,6 +269,12 @@ static void chains_become_one_kernel(void **state) {
 
 /* ---- Large products ---- */
 
+/* Kernels for software devices have no results of 16 bits. */
+static bool is_software(int d) {
+    const struct hk_limits *limits = ((struct hk_device_base *)devices[d])->limits;
+    return limits && limits->software;
+}
+
 enum { M = 70, N = 2100, K = 130, PRODUCTS = 3 };
 
 /* Products that are cut into tiles, and among threads, with results of both sizes. */
@@ -302,6 +308,7 @@ static void large_products_end_in_their_steps(void **state) {
         char *held[2][PRODUCTS];
         for (int fused = 0; fused < 2; fused++) {
             struct hk_program *program = compile(d, graph, fused);
+            assert_int_equal(hk_program_get_info(program)->fused, !fused ? 0 : is_software(d) ? 5 : 7);
             assert_int_equal(hk_program_run(program), HK_OK);
             for (int i = 0; i < PRODUCTS; i++) {
                 held[fused][i] = test_malloc(hk_tensor_bytes(results[i]));
@@ -316,6 +323,41 @@ static void large_products_end_in_their_steps(void **state) {
         hk_graph_destroy(&graph);
         for (int i = 0; i < PRODUCTS; i++) hk_tensor_destroy(&results[i]);
         for (int i = 0; i < 4; i++) hk_tensor_destroy(&in[i]);
+    }
+}
+
+/* Results of 16 bits are stored where no four of them begin: two kernels then, with the sums in memory between them. */
+static void results_may_begin_anywhere(void **state) {
+    (void)state;
+    enum { SIZE = 64, FIRST = 2, WHOLE = SIZE * SIZE + 8 };
+    for (int d = 0; d < n_devices; d++) {
+        uint16_t held[2][WHOLE];
+        if (!fusing[d]) continue;
+        struct hk_tensor *all = hk_tensor_create(devices[d], HK_BF16, HK_SHAPE(WHOLE));
+        struct hk_tensor *to = hk_tensor_view(all, FIRST, HK_SHAPE(SIZE, SIZE));
+        float data[SIZE * SIZE];
+        for (int i = 0; i < SIZE * SIZE; i++) data[i] = (float)(i * 7 % 31 - 15);
+        struct hk_tensor *x = hk_tensor_from(devices[d], HK_F32, HK_SHAPE(SIZE, SIZE), data);
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *in = hk_leaf(graph, x), *product = hk_matmul(in, hk_transpose(in));
+        hk_store(to, hk_cast(hk_silu(hk_affine(product, 0.01f, 0)), HK_BF16));
+        for (int fused = 0; fused < 2; fused++) {
+            memset(held[fused], 0, sizeof held[fused]);
+            assert_int_equal(hk_tensor_write(all, held[fused], sizeof held[fused]), HK_OK);
+            struct hk_program *program = compile(d, graph, fused);
+            const bool vulkan = ((struct hk_device_base *)devices[d])->limits;
+            assert_int_equal(hk_program_get_info(program)->ops, !fused ? 4 : is_software(d) ? 2 : 1);
+            if (fused && vulkan) assert_int_equal(hk_program_get_info(program)->dispatches, 2);
+            assert_int_equal(hk_program_run(program), HK_OK);
+            assert_int_equal(hk_tensor_read(all, held[fused], sizeof held[fused]), HK_OK);
+            hk_program_destroy(&program);
+        }
+        assert_memory_equal(held[0], held[1], sizeof held[0]);
+        assert_int_equal(held[1][FIRST - 1] | held[1][FIRST + SIZE * SIZE], 0);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&to);
+        hk_tensor_destroy(&all);
     }
 }
 
@@ -542,6 +584,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(chains_become_one_kernel),
         cmocka_unit_test(large_products_end_in_their_steps),
+        cmocka_unit_test(results_may_begin_anywhere),
         cmocka_unit_test(fused_calls_give_the_same_bits),
         cmocka_unit_test(what_takes_several_windows_is_reduced_apart),
         cmocka_unit_test(models_train_with_the_same_losses_in_fewer_kernels),

@@ -320,7 +320,7 @@ static bool is_same_leaf(const struct hk_value *in, const struct hk_value *leaf)
 static bool stays_stored(const struct fuser *f, const struct outline *o, const struct hk_call *store, int begin,
                          int end) {
     const struct hk_value *tensor = store->inputs[0];
-    const bool in_place = !o->tail || store->inputs[1]->root != o->outputs[0];
+    const bool in_place = !o->head && (!o->tail || store->inputs[1]->root != o->outputs[0]);
     for (int k = 0; k < o->n_inputs; k++)
         if (hk_share_tensor(o->inputs[k], tensor) && !(in_place && is_same_leaf(o->inputs[k], tensor))) return false;
     for (int t = begin + 1; t < end; t++)
@@ -413,13 +413,16 @@ static bool try_join(struct fuser *f, int a, int b) {
 
 enum { MOST_TRIES = 8 }; /* nearest first: a value that thousands read would take their square of them */
 
+/* A head or a tail joins what it makes the input of, or has its own from, not what only reads the same. */
+static bool is_lone_end(const struct group *g) { return g->n_members == 1 && (g->head >= 0 || g->tail >= 0); }
+
 /* The group that reads all of the value too, and that group g could join; -1: none did. */
 static int join_reader(struct fuser *f, int g, const struct hk_value *value) {
-    if (!hk_same_shape(value, made_by(f, g))) return -1;
+    if (is_lone_end(&f->groups[g]) || !hk_same_shape(value, made_by(f, g))) return -1;
     int i = f->first_user[value->root->id + 1];
     for (int tries = 0; tries < MOST_TRIES && --i >= f->first_user[value->root->id];) {
         const int other = f->group_of[f->users[i]];
-        if (other < 0 || other == g || f->groups[other].at >= f->groups[g].at) continue;
+        if (other < 0 || other == g || f->groups[other].at >= f->groups[g].at || is_lone_end(&f->groups[other])) continue;
         if (try_join(f, other, g)) return other;
         tries++;
     }

@@ -1,5 +1,5 @@
 /* fused_matmul: a product and elementwise ops on it (struct hk_followed): bias, activation, residual, scaling, casts and what
-   else there may be, in one pass over the result, whose bits are those of the ops one by one. */
+   else there may be, in one pass over the result. The bits are those of the ops one by one, where the product's kernel is the same. */
 #ifdef HK_ISA_NAME
 #include "op/matmul_cpu.h"
 #else

@@ -218,15 +218,23 @@ static const struct kernel *find_standard(const struct product *p, const struct 
     return kernel;
 }
 
+/* What follows, as far as the kernels that can do it depend on that. */
+static const char *describe_finish(const struct hk_finish *finish) {
+    for (int o = 0; finish && o < finish->steps->n_outputs; o++)
+        if (hk_dtype_size(finish->operands[o].dtype) != 4) return " followed16";
+    return finish ? " followed" : "";
+}
+
 static void describe_work(const struct product *p, struct hk_choice *choice) {
     bool aligned = true;
     for (int side = A; side <= C; side++) aligned = aligned && is_aligned(p, side, side == C ? N : dense_axis(p, side), 16);
+    aligned = aligned && (!p->finish || p->finish->fours);
     snprintf(choice->work, sizeof choice->work, "matmul %s*%s %c%c %lldx%lldx%lld x%lld%s%s%s%s",
              hk_dtype_name(p->side[A].operand->dtype), hk_dtype_name(p->side[B].operand->dtype),
              p->side[A].stride[K] == 1 || p->size[K] == 1 ? 'n' : 't', p->side[B].stride[N] == 1 || p->size[N] == 1 ? 'n' : 't',
              (long long)p->size[M], (long long)p->size[N], (long long)p->size[K], (long long)batch_items(p),
              p->bias ? " bias" : "", p->accumulate ? " accumulate" : "", aligned ? "" : " unaligned",
-             p->finish ? " followed" : "");
+             describe_finish(p->finish));
 }
 
 static void add_way(struct hk_choice *choice, struct way *ways, struct way way, bool standard) {

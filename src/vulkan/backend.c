@@ -51,7 +51,7 @@ static uint32_t count_registers(const struct vk_device *device) {
         uint32_t registers, least_subgroup, least_device;
     } drivers[] = {
         {VK_DRIVER_ID_QUALCOMM_PROPRIETARY, 64, 0, 0},
-        {VK_DRIVER_ID_MESA_TURNIP, 96, 0, 0x7000000}, /* Adreno 700: half as many again */
+        {VK_DRIVER_ID_MESA_TURNIP, 96, 0, 0x7010000}, /* Adreno 700: half as many again; but the 702 is of the 600s */
         {VK_DRIVER_ID_MESA_TURNIP, 64, 0, 0},
         {VK_DRIVER_ID_ARM_PROPRIETARY, 64, 0, 0},
         {VK_DRIVER_ID_MESA_PANVK, 64, 0, 0},
@@ -206,8 +206,8 @@ static void close_device(struct hk_device *d) {
 static void find_writable_matrices(struct vk_device *device) {
     bool *const writes = device->limits.writes_matrices;
     if (!device->base.fusing || !device->limits.n_cooperative || device->limits.software) return;
-    writes[HK_F16] = vk_written_knows(device, "GL_KHR_cooperative_matrix");
-    writes[HK_BF16] = writes[HK_F16] && vk_written_knows(device, "GL_EXT_bfloat16");
+    writes[HK_F16] = vk_written_knows("GL_KHR_cooperative_matrix");
+    writes[HK_BF16] = writes[HK_F16] && vk_written_knows("GL_EXT_bfloat16");
 }
 
 static hk_status open_parts(struct vk_device *device, const struct hk_device_params *params, int index) {

@@ -214,7 +214,7 @@ hk_status vk_shaderc_compile(const char *text, const char *name, uint32_t **word
    as long as the device. */
 hk_status vk_written_find(struct vk_device *device, const char *source, const struct vk_shader **shader);
 /* Whether shaders that require the extension can be written. */
-bool vk_written_knows(struct vk_device *device, const char *extension);
+bool vk_written_knows(const char *extension);
 void vk_written_free(struct vk_device *device);
 
 /* cache.c */

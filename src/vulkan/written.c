@@ -186,9 +186,14 @@ hk_status vk_written_find(struct vk_device *device, const char *source, const st
     return status;
 }
 
-bool vk_written_knows(struct vk_device *device, const char *extension) {
-    const struct vk_shader *shader;
+/* Not from the cache on disk: another shaderc may have filled that. */
+bool vk_written_knows(const char *extension) {
     char source[256];
+    uint32_t *words;
+    size_t bytes;
     snprintf(source, sizeof source, "#version 450\n#extension %s : require\nvoid main() {}\n", extension);
-    return vk_written_find(device, source, &shader) == HK_OK;
+    const hk_status status = vk_shaderc_compile(source, extension, &words, &bytes);
+    if (!status) free(words);
+    else hk_fail(HK_OK, "%s", "");
+    return !status;
 }
