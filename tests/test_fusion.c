@@ -9,6 +9,7 @@
 
 #include "oracle.h"
 #include <dirent.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -361,6 +362,65 @@ static void results_may_begin_anywhere(void **state) {
     }
 }
 
+/* What is stored by all of the graph, fused or not: the same bits. */
+static void same_bits(int d, struct hk_graph *graph, struct hk_tensor *const *results, int count, int ops, int fused) {
+    char *held[2] = {NULL, NULL};
+    size_t bytes = 0;
+    for (int i = 0; i < count; i++) bytes += hk_tensor_bytes(results[i]);
+    for (int on = 0; on < 2; on++) {
+        struct hk_program *program = compile(d, graph, on);
+        char *next = held[on] = test_malloc(bytes);
+        if (on) assert_int_equal(hk_program_get_info(program)->ops, ops);
+        if (on) assert_int_equal(hk_program_get_info(program)->fused, fused);
+        assert_int_equal(hk_program_run(program), HK_OK);
+        for (int i = 0; i < count; next += hk_tensor_bytes(results[i++]))
+            assert_int_equal(hk_tensor_read(results[i], next, hk_tensor_bytes(results[i])), HK_OK);
+        hk_program_destroy(&program);
+    }
+    assert_memory_equal(held[0], held[1], bytes);
+    test_free(held[0]), test_free(held[1]);
+}
+
+/* An op that reads the same twice is not known to, and so x - x is not known to be 0. */
+static void differences_of_the_same_may_be_nan(void **state) {
+    (void)state;
+    const float data[4] = {NAN, INFINITY, 1, 2};
+    for (int d = 0; d < n_devices; d++) {
+        if (!fusing[d]) continue;
+        struct hk_tensor *x = hk_tensor_from(devices[d], HK_F32, HK_SHAPE(4), data);
+        struct hk_tensor *results[] = {hk_tensor_create(devices[d], HK_F32, HK_SHAPE(4)),
+                                       hk_tensor_create(devices[d], HK_F32, HK_SCALAR)};
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *in = hk_leaf(graph, x), *zero = hk_sub(in, in);
+        hk_store(results[0], hk_abs(zero));
+        hk_store(results[1], hk_sum(hk_abs(hk_sub(in, in)), HK_ALL_AXES, false));
+        same_bits(d, graph, results, 2, 2, 3);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        for (int i = 0; i < 2; i++) hk_tensor_destroy(&results[i]);
+    }
+}
+
+/* On the CPU: they would be made a few elements at a time. */
+static void columns_of_short_rows_are_reduced_apart(void **state) {
+    (void)state;
+    float data[2048];
+    for (int i = 0; i < 2048; i++) data[i] = (float)(i % 37) - 18;
+    for (int d = 0; d < n_devices; d++) {
+        if (!fusing[d]) continue;
+        const bool vulkan = ((struct hk_device_base *)devices[d])->limits;
+        struct hk_tensor *x = hk_tensor_from(devices[d], HK_F32, HK_SHAPE(512, 2, 2), data);
+        struct hk_tensor *result = hk_tensor_create(devices[d], HK_F32, HK_SHAPE(512, 2));
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *in = hk_leaf(graph, x);
+        hk_store(result, hk_sum(hk_mul(hk_silu(in), in), HK_AXES(1), false));
+        same_bits(d, graph, &result, 1, vulkan ? 1 : 2, vulkan ? 2 : 1);
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x);
+        hk_tensor_destroy(&result);
+    }
+}
+
 /* ---- Random graphs ---- */
 
 static unsigned char *run(struct world *w, struct hk_program *program) {
@@ -585,6 +645,8 @@ int main(void) {
         cmocka_unit_test(chains_become_one_kernel),
         cmocka_unit_test(large_products_end_in_their_steps),
         cmocka_unit_test(results_may_begin_anywhere),
+        cmocka_unit_test(differences_of_the_same_may_be_nan),
+        cmocka_unit_test(columns_of_short_rows_are_reduced_apart),
         cmocka_unit_test(fused_calls_give_the_same_bits),
         cmocka_unit_test(what_takes_several_windows_is_reduced_apart),
         cmocka_unit_test(models_train_with_the_same_losses_in_fewer_kernels),

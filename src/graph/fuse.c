@@ -216,7 +216,7 @@ static struct hk_preceded preceded_of(const struct outline *o) {
                                 .steps = {.n_inputs = o->n_inputs, .n_outputs = step_outputs(o)}};
 }
 
-/* Whether the device's kernels can do it. */
+/* Whether the device's kernels can do it, and gain. */
 static bool fits(const struct fuser *f, const struct outline *o) {
     struct hk_value inputs[HK_LENGTH(o->inputs)], outputs[HK_FUSED_OUTPUTS];
     struct hk_value *in[HK_LENGTH(o->inputs)], *out[HK_FUSED_OUTPUTS];
@@ -225,7 +225,7 @@ static bool fits(const struct fuser *f, const struct outline *o) {
     struct hk_preceded preceded;
     const struct hk_call call = {.op = op_of(o), .inputs = in, .n_inputs = o->n_inputs, .outputs = out,
                                  .n_outputs = o->n_outputs, .attrs = o->tail ? (const void *)&preceded : &followed};
-    if (!call.op->fits || !f->layout->limits) return true;
+    if (!call.op->fits) return true;
     if (o->tail) preceded = preceded_of(o);
     shape_operands(o, inputs, outputs);
     for (int k = 0; k < o->n_inputs; k++) in[k] = &inputs[k];

@@ -101,15 +101,17 @@ static void write_coordinates(struct kernel *k) {
     hk_write(&k->body, "    const uint i%d = rest;\n", k->rank - 1);
 }
 
-/* Each op's result goes through NOTHING, which compilers do not know to be 0: so they make of an op what they make of it alone,
-   and the bits are the same. */
+/* Each op's result goes through NOTHING, which compilers do not know to be 0, and so does an input that it reads once more: so
+   they make of an op what they make of it alone, where x - x is NaN of NaN, and the bits are the same. */
 static void write_step(struct kernel *k, int s) {
     const struct hk_fused_step *step = &k->fused->steps[s];
     const struct hk_chunk chunk = {(const char *)k->fused + step->attrs, step->n_inputs, step->from, step->to};
-    char names[HK_CHUNK_INPUTS][8];
+    char names[HK_CHUNK_INPUTS][24];
     const char *in[HK_CHUNK_INPUTS] = {0};
     for (int i = 0; i < step->n_inputs; i++) {
-        snprintf(names[i], sizeof names[i], "v%d", step->inputs[i]);
+        bool again = false;
+        for (int j = 0; j < i; j++) again = again || step->inputs[j] == step->inputs[i];
+        snprintf(names[i], sizeof names[i], again ? "(v%d ^ NOTHING)" : "v%d", step->inputs[i]);
         in[i] = names[i];
     }
     hk_write(&k->body, "    const uint v%d = ", k->fused->n_inputs + s);
@@ -404,7 +406,7 @@ hk_status hk_fused_gpu(const struct hk_step *step, struct hk_recorder *recorder)
 bool hk_fused_fits(const struct hk_call *call, const struct hk_limits *limits) {
     const struct hk_value *out = call->outputs[0];
     int rank = 0, strided = 0;
-    (void)limits;
+    if (!limits) return true;
     for (int i = 0; i < out->rank; i++) rank += out->shape[i] != 1;
     for (int k = 0; k < call->n_inputs + call->n_outputs; k++) {
         const struct hk_value *value = k < call->n_inputs ? call->inputs[k] : call->outputs[k - call->n_inputs];

@@ -109,6 +109,7 @@ static bool fits(const struct hk_call *call, const struct hk_limits *limits) {
                            .n_outputs = call->n_outputs};
     struct hk_finish finish;
     struct halves h;
+    if (!limits) return true;
     for (int k = 0; k < call->n_inputs; k++) inputs[k] = hk_operand_of(call->inputs[k]);
     for (int k = 0; k < call->n_outputs; k++) outputs[k] = hk_operand_of(call->outputs[k]);
     halve(&step, &h);

@@ -1,5 +1,6 @@
 /* fused_reduce: elementwise ops and a sum, mean or maximum of what they make (struct hk_preceded), in one pass over what they
-   read. What is reduced has memory only where others read it too. The bits are those of the ops one by one. */
+   read. What is reduced has memory only where others read it too. The bits are those of the ops one by one, but
+   for the sign of a NaN that is made of two. */
 #ifdef HK_ISA_NAME
 #include "op/reduce_cpu.h"
 #else
@@ -71,11 +72,15 @@ static struct hk_start start_of(const struct hk_step *step, const struct halves 
     return (struct hk_start){.steps = &attrs->steps, .last = attrs->last, .keeps = attrs->keeps, .operands = operands};
 }
 
+/* On the CPU the columns of a few short rows would be made in runs of a few elements. */
 static bool fits(const struct hk_call *call, const struct hk_limits *limits) {
+    enum { SHORT = 256 };
+    const int64_t *const read = ((const struct hk_preceded *)call->attrs)->read.size, columns = read[2];
     struct hk_operand inputs[HK_FUSED_INPUTS], outputs[HK_FUSED_OUTPUTS], operands[HK_FUSED_OPERANDS];
     const struct hk_step step = {.attrs = call->attrs, .inputs = inputs, .n_inputs = call->n_inputs, .outputs = outputs,
                                  .n_outputs = call->n_outputs};
     struct halves h;
+    if (!limits) return columns == 1 || read[1] * columns >= SHORT;
     for (int k = 0; k < call->n_inputs; k++) inputs[k] = hk_operand_of(call->inputs[k]);
     for (int k = 0; k < call->n_outputs; k++) outputs[k] = hk_operand_of(call->outputs[k]);
     halve(&step, &h);

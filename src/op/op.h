@@ -43,7 +43,7 @@ enum {
     HK_OP_IN_PLACE = 2, /* an output may take the memory of any input that is dense, of its size, and not needed after:
                            element i of the outputs depends on element i of that input alone */
     HK_OP_FIRST_IN_PLACE = 4, /* the same, for output 0 and input 0 only */
-    HK_OP_REST_IN_PLACE = 64, /* the same as HK_OP_IN_PLACE, but for output 0 */
+    HK_OP_REST_IN_PLACE = 64, /* the same as HK_OP_IN_PLACE, for all outputs but output 0 */
     HK_OP_STORE = 8,          /* the kernel copies input 1 to the tensor input 0: left out where input 1 can be computed
                                  right there */
     HK_OP_CHEAP = 16,         /* its gradient reads its inputs, which are kept therefore, and next to a product its work is
@@ -71,7 +71,8 @@ struct hk_op {
     const struct hk_op *followed;
     /* The op that does elementwise ones and, on what they make, this one as one (struct hk_preceded); NULL: there is none. */
     const struct hk_op *preceded;
-    /* Of ops that stand for several: whether a GPU's kernels can do this call. NULL: any. */
+    /* Of ops that stand for several: whether kernels can do this call, and gain by it, on a GPU of these limits or (NULL) on the
+       CPU. NULL: any. */
     bool (*fits)(const struct hk_call *call, const struct hk_limits *limits);
     /* Elementwise ops, so that several can run as one (op/fused.h): their inputs broadcast to the output's shape, and its
        elements are the chunk function's. NULL: it is none. */

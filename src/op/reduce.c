@@ -25,7 +25,8 @@ static inline int64_t piece_count(int64_t rows, int64_t columns) {
 #ifdef HK_ISA_NAME
 #include "op/reduce_cpu.h"
 
-enum { COLUMNS = 512, FEW_ROWS = 64, BLOCK = 4096 };
+enum { COLUMNS = 512, FEW_ROWS = 64, BLOCK = 4096, MOST_PIECE = 16384 /* piece_rows(1) */ };
+_Static_assert(HK_MAX(FEW_ROWS * COLUMNS, MOST_PIECE) * sizeof(float) <= CPU_WORKSPACE_BYTES, "a thread's buffer of elements");
 
 struct job {
     enum reduce_kind kind;

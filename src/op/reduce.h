@@ -13,7 +13,7 @@ struct hk_start {
     const struct hk_fused *steps;
     int last;   /* the output that is reduced */
     bool keeps; /* it is stored too: in the reduction's input */
-    const struct hk_operand *operands; /* outputs, then inputs, all in one shape, which is all that `last` is there for */
+    const struct hk_operand *operands; /* outputs, then inputs, all in one shape; `last`, unless it is kept, has no memory */
 };
 
 /* Whether a kernel that has `words` push constants and `bindings` already can start so. */
