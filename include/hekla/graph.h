@@ -317,7 +317,7 @@ struct hk_program_info {
     uint64_t value_bytes;  /* what the arena would be if no memory were used twice */
     double flops, bytes;   /* of one run: arithmetic, and memory read and written if each op touched each operand once */
     int ops;               /* after removal, those that share a kernel counted as one */
-    int fused;             /* ops less by that: elementwise ones that run in the kernel of another */
+    int fused;             /* ops less by that: elementwise ones and reductions that run in the kernel of another */
     int dispatches, barriers, submits; /* recorded; on the CPU dispatches = ops */
 };
 HK_API const struct hk_program_info *hk_program_get_info(const struct hk_program *program);
