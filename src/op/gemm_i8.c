@@ -8,10 +8,11 @@
 #endif
 
 typedef uint32_t words __attribute__((vector_size(VW * 4)));
-typedef int32_t vi_unaligned __attribute__((vector_size(VW * 4), aligned(4), may_alias));
+typedef int32_t vi_unaligned __attribute__((vector_size(VW * 4), aligned(1), may_alias));
 
-static inline vi load_words(const uint32_t *p) { return *(const vi_unaligned *)(const void *)p; }
-static inline void store_words(uint32_t *p, vi x) { *(vi_unaligned *)(void *)p = x; }
+/* Anywhere: four elements of an operand are a word, too, and may begin at any byte. */
+static inline vi load_words(const void *p) { return *(const vi_unaligned *)p; }
+static inline void store_words(void *p, vi x) { *(vi_unaligned *)p = x; }
 static inline vi set_word(uint32_t x) { return (vi){0} + (int32_t)x; }
 
 /* ---- What the instruction set multiplies ----
@@ -90,7 +91,7 @@ static inline vi whole_words_along(const int8_t *x) {
 #if GROUP_IS_PAIR
     return widened_pairs(x);
 #else
-    return load_words((const uint32_t *)(const void *)x);
+    return load_words(x);
 #endif
 }
 
@@ -183,8 +184,8 @@ struct tile_out {
 /* The part of a row that a vector of sums is. */
 INLINED void store_sum(vi sum, int32_t *c, int64_t width, bool add) {
     if (width >= VW) {
-        if (add) sum += load_words((const uint32_t *)c);
-        store_words((uint32_t *)c, sum);
+        if (add) sum += load_words(c);
+        store_words(c, sum);
         return;
     }
     for (int64_t j = 0; j < width; j++) c[j] = sum[j] + (add ? c[j] : 0);
