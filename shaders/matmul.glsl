@@ -1,4 +1,4 @@
-// What all matmul kernels share: constants 1 to 6, push constants, buffers, batches and what becomes of the sums. a and b are f32,
+// What the kernels of products of floats share: constants 1 to 6, buffers, batches and what becomes of the sums. a and b are f32,
 // f16 or bf16, indexed in elements; two of 16 bits lie in a word of their buffers, so that no 16-bit feature is needed.
 #include "convert.glsl"
 
@@ -9,16 +9,7 @@ layout(constant_id = 4) const bool ACCUMULATE = false; // add to what c holds: a
 layout(constant_id = 5) const uint A_TYPE = 0;         // enum hk_dtype
 layout(constant_id = 6) const uint B_TYPE = 0;
 
-layout(push_constant) uniform Push {
-    uint base_a, base_b, base_c, base_bias;
-    uint rest_a, rest_b; // elements between the word that base names and the first element
-    uint m, n, k;
-    uint a_row, a_column, b_row, b_column, c_row;
-    uint a_outer, a_inner, b_outer, b_inner, c_outer, c_inner; // strides of the two batch dimensions
-    uint inner;                                               // size of the inner one
-    uint tiles_m, tiles_n, groups;
-    uint after[4]; // bases of what ops that follow read and write
-} p;
+#include "matmul_push.glsl"
 
 READ_WORDS(0, a);
 READ_WORDS(1, b);
@@ -57,13 +48,6 @@ uint a_of(uint batch) {
 uint b_of(uint batch) {
     const uint base = B_TYPE == F32 ? p.base_b : 2 * p.base_b + p.rest_b;
     return base + batch / p.inner * p.b_outer + batch % p.inner * p.b_inner;
-}
-uint c_of(uint batch) { return batch / p.inner * p.c_outer + batch % p.inner * p.c_inner; }
-
-// Row and column of the number-th tile: bands of rows, one after the other, so that tiles that are made at once share operands.
-uvec2 tile_of(uint number) {
-    const uint BAND = 16, first = number / (BAND * p.tiles_n) * BAND, rows = min(BAND, p.tiles_m - first);
-    return uvec2(first + (number - first * p.tiles_n) % rows, (number - first * p.tiles_n) / rows);
 }
 
 // What becomes of element i of c, in this column, or of four that begin there, all of them aligned: it is stored. A kernel that is

@@ -1,4 +1,4 @@
-// What the kernels of products of i8 share: constants 1 to 6, push constants, buffers, batches, words of four elements along k,
+// What the kernels of products of i8 share: constants 1 to 6, buffers, batches, words of four elements along k,
 // and the epilogue. a and b are indexed in bytes, of which four lie in a word of their buffers; c is i32.
 layout(constant_id = 1) const bool A_ALONG_K = true; // a's columns are dense, else its rows
 layout(constant_id = 2) const bool B_ALONG_K = true; // b's rows are dense, else its columns
@@ -7,15 +7,7 @@ layout(constant_id = 4) const bool B_WORDS = false;
 layout(constant_id = 5) const bool C_FOURS = false;  // and in c with four words, which end where the row does
 layout(constant_id = 6) const bool ACCUMULATE = false; // add to what c holds: a window of k after the first
 
-layout(push_constant) uniform Push {
-    uint base_a, base_b, base_c;
-    uint rest_a, rest_b; // elements between the word that base names and the first element
-    uint m, n, k;
-    uint a_row, a_column, b_row, b_column, c_row;
-    uint a_outer, a_inner, b_outer, b_inner, c_outer, c_inner; // strides of the two batch dimensions
-    uint inner;                                               // size of the inner one
-    uint tiles_m, tiles_n, groups;
-} p;
+#include "matmul_push.glsl"
 
 READ_WORDS(0, a);
 READ_WORDS(1, b);
@@ -29,7 +21,6 @@ int dot_four(uint x, uint y) { return packed_dot(x, y, 0); }
 // Where a batch item begins.
 uint a_of(uint batch) { return 4 * p.base_a + p.rest_a + batch / p.inner * p.a_outer + batch % p.inner * p.a_inner; }
 uint b_of(uint batch) { return 4 * p.base_b + p.rest_b + batch / p.inner * p.b_outer + batch % p.inner * p.b_inner; }
-uint c_of(uint batch) { return p.base_c + batch / p.inner * p.c_outer + batch % p.inner * p.c_inner; }
 
 // Four words whose bytes are the columns of four words.
 uvec4 turned(uvec4 x) {
@@ -80,15 +71,9 @@ SIDE(b, B_ALONG_K, B_WORDS)
 uvec4 quad_of_a(uint from, uint row, uint k, bool whole) { return quad_a(from, row, p.m, p.a_row, k, p.a_column, whole); }
 uvec4 quad_of_b(uint from, uint column, uint k, bool whole) { return quad_b(from, column, p.n, p.b_column, k, p.b_row, whole); }
 
-// Row and column of the number-th tile: bands of rows, one after the other, so that tiles that are made at once share operands.
-uvec2 tile_of(uint number) {
-    const uint BAND = 16, first = number / (BAND * p.tiles_n) * BAND, rows = min(BAND, p.tiles_m - first);
-    return uvec2(first + (number - first * p.tiles_n) % rows, (number - first * p.tiles_n) / rows);
-}
-
 // Four columns of a row that is there.
 void store_quad(uint to, uint row, uint column, ivec4 x) {
-    const uint i = to + row * p.c_row + column;
+    const uint i = p.base_c + to + row * p.c_row + column;
     if (C_FOURS) {
         if (column < p.n) c4[i / 4] = ACCUMULATE ? c4[i / 4] + x : x;
         return;

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* As shaders/matmul.glsl has them. */
+/* As shaders/matmul_push.glsl has them: read anew here, not taken from the code that is tested. */
 struct push {
     uint32_t base_a, base_b, base_c, base_bias;
     uint32_t rest_a, rest_b;

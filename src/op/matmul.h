@@ -32,10 +32,32 @@ hk_status hk_matmul_gpu(const struct hk_step *step, struct hk_recorder *recorder
 uint64_t hk_matmul_scratch(const struct hk_call *call, const struct hk_limits *limits);
 struct hk_cost hk_matmul_cost(const struct hk_step *step);
 
+/* Push constants of the kernels of all products, in the order of shaders/matmul_push.glsl. */
+struct hk_matmul_push {
+    uint32_t base_a, base_b, base_c, base_bias;
+    uint32_t rest_a, rest_b;
+    uint32_t m, n, k;
+    uint32_t a_row, a_column, b_row, b_column, c_row;
+    uint32_t a_outer, a_inner, b_outer, b_inner, c_outer, c_inner;
+    uint32_t inner;
+    uint32_t tiles_m, tiles_n, groups;
+    uint32_t after[HK_FINISH_OPERANDS];
+};
+
+static inline int64_t hk_divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+/* Sets what depends on the tiles of c that a workgroup makes. */
+static inline void hk_matmul_tile(struct hk_matmul_push *push, int64_t tile_m, int64_t tile_n, int64_t batch_items) {
+    push->tiles_m = (uint32_t)hk_divide_up(push->m, tile_m);
+    push->tiles_n = (uint32_t)hk_divide_up(push->n, tile_n);
+    push->groups = push->tiles_m * push->tiles_n * (uint32_t)batch_items;
+}
+
 /* A product that fits the device's bindings: a [outer, inner, M, K], b [outer, inner, K, N], c [outer, inner, M, N], each as it
    lies; offsets are of these. */
 struct hk_matmul_piece {
     struct hk_operand a, b, c;
+    struct hk_matmul_push push; /* but for the tiles */
     bool accumulate; /* adds to what c holds: a window of k after the first */
 };
 

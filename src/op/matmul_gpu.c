@@ -71,8 +71,6 @@ static const struct kernel kernels[] = {
     {"matmul", NULL, PLAIN, 0, false, 32, 64, 128, {32, 64, 16, 4, 4}, 0, true},
 };
 
-static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 static int64_t batch_items(const struct product *p) {
     int64_t items = 1;
     for (int i = 0; i < p->batch_rank; i++) items *= p->size[BATCH + i];
@@ -162,7 +160,7 @@ static bool is_usable(const struct kernel *kernel, const struct product *p, cons
 }
 
 static int64_t count_tiles(const struct kernel *kernel, const struct product *p) {
-    return divide_up(p->size[M], kernel->tile_m) * divide_up(p->size[N], kernel->tile_n) * batch_items(p);
+    return hk_divide_up(p->size[M], kernel->tile_m) * hk_divide_up(p->size[N], kernel->tile_n) * batch_items(p);
 }
 
 /* Where the tiles of c are too few for all processors, k is cut into parts, each of them one more item of the batch, whose
@@ -267,18 +265,6 @@ static struct way choose(const struct product *p, struct hk_recorder *recorder) 
 
 /* ---- Recording ---- */
 
-/* Of all matmul kernels, in the order of shaders/matmul.glsl. */
-struct push {
-    uint32_t base_a, base_b, base_c, base_bias;
-    uint32_t rest_a, rest_b;
-    uint32_t m, n, k;
-    uint32_t a_row, a_column, b_row, b_column, c_row;
-    uint32_t a_outer, a_inner, b_outer, b_inner, c_outer, c_inner;
-    uint32_t inner;
-    uint32_t tiles_m, tiles_n, groups;
-    uint32_t after[HK_FINISH_OPERANDS];
-};
-
 static uint64_t span(const struct product *p, int side) {
     int64_t last = 0;
     for (int i = 0; i < BATCH + p->batch_rank; i++) last += (p->size[i] - 1) * p->side[side].stride[i];
@@ -292,10 +278,10 @@ static uint32_t rest(const struct side *s) {
 
 static uint32_t stride(const struct product *p, int side, int axis) { return (uint32_t)p->side[side].stride[axis]; }
 
-static struct push describe(const struct product *p) {
+static struct hk_matmul_push describe(const struct product *p) {
     /* the batch has two dimensions for the kernels: those that are not there have size 1 */
     const int inner = p->batch_rank > 0 ? BATCH + p->batch_rank - 1 : BATCH, outer = p->batch_rank > 1 ? BATCH : inner;
-    return (struct push){
+    return (struct hk_matmul_push){
         .rest_a = rest(&p->side[A]),
         .rest_b = rest(&p->side[B]),
         .m = (uint32_t)p->size[M],
@@ -356,7 +342,7 @@ static void add_matrices(struct hk_dispatch *d, const struct kernel *kernel, con
 }
 
 /* What matmul_cooperative2 has: multiples of which the rows' strides are. */
-static void add_widths(struct hk_dispatch *d, const struct kernel *kernel, const struct push *push, enum hk_dtype dtype) {
+static void add_widths(struct hk_dispatch *d, const struct kernel *kernel, const struct hk_matmul_push *push, enum hk_dtype dtype) {
     const uint32_t strides[] = {d->spec[1] ? push->a_row : push->a_column, d->spec[2] ? push->b_row : push->b_column,
                                 push->c_row};
     for (size_t i = 0; i < HK_LENGTH(strides); i++)
@@ -381,10 +367,8 @@ static hk_status record_kernel(const struct product *p, const struct kernel *ker
     struct hk_written text;
     const uint32_t invocations = kernel->invocations ? kernel->invocations : HK_MAX(recorder->limits->subgroup_size, 1);
     const int64_t tile_n = kernel->invocations ? kernel->tile_n : kernel->tile_n * invocations;
-    struct push push = describe(p);
-    push.tiles_m = (uint32_t)divide_up(p->size[M], kernel->tile_m);
-    push.tiles_n = (uint32_t)divide_up(p->size[N], tile_n);
-    push.groups = push.tiles_m * push.tiles_n * (uint32_t)batch_items(p);
+    struct hk_matmul_push push = describe(p);
+    hk_matmul_tile(&push, kernel->tile_m, tile_n, batch_items(p));
     struct hk_dispatch d = {.shader = kernel->shader,
                             .spec = {invocations, push.a_column == 1 || push.k == 1, push.b_column == 1 || push.n == 1,
                                      p->bias, p->accumulate, p->side[A].operand->dtype,
@@ -403,7 +387,7 @@ static hk_status record_kernel(const struct product *p, const struct kernel *ker
     bind_result(&d, p);
     bind(&d, p, BIAS, HK_READ);
     const bool bf16 = kernel->needs == COOPERATIVE && p->side[A].operand->dtype == HK_BF16;
-    const hk_status status = add_finish(p, bf16 ? "BF16_ELEMENTS" : NULL, !kernel->most_m, offsetof(struct push, after), &text, &d);
+    const hk_status status = add_finish(p, bf16 ? "BF16_ELEMENTS" : NULL, !kernel->most_m, offsetof(struct hk_matmul_push, after), &text, &d);
     hk_groups(recorder, &d, push.groups);
     return status ? status : recorder->record(recorder, &d);
 }
@@ -631,6 +615,7 @@ static hk_status visit(const struct product *p, void *context) {
     const struct hk_matmul_piece piece = {.a = piece_side(p, A, M, K),
                                           .b = piece_side(p, B, K, N),
                                           .c = piece_side(p, C, M, N),
+                                          .push = describe(p),
                                           .accumulate = p->accumulate};
     return v->piece(&piece, v->context);
 }

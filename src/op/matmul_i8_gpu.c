@@ -31,12 +31,10 @@ static const struct kernel kernels[] = {
     {"matmul_i8", false, 0, false, 32, 64, 64, {32, 64, 8, 4, 8}, 0},
 };
 
-static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 static int64_t batch_items(const struct hk_operand *o) { return o->shape[OUTER] * o->shape[INNER]; }
 
 static int64_t count_tiles(const struct kernel *kernel, const struct hk_operand *c) {
-    return divide_up(c->shape[ROWS], kernel->tile_m) * divide_up(c->shape[COLUMNS], kernel->tile_n) * batch_items(c);
+    return hk_divide_up(c->shape[ROWS], kernel->tile_m) * hk_divide_up(c->shape[COLUMNS], kernel->tile_n) * batch_items(c);
 }
 
 static bool is_usable(const struct kernel *kernel, const struct hk_operand *c, const struct hk_limits *limits) {
@@ -60,42 +58,6 @@ static bool is_aligned(const struct hk_operand *o, int dense, uint64_t bytes) {
     return aligned;
 }
 
-/* Of all kernels, in the order of shaders/matmul_i8.glsl. */
-struct push {
-    uint32_t base_a, base_b, base_c;
-    uint32_t rest_a, rest_b;
-    uint32_t m, n, k;
-    uint32_t a_row, a_column, b_row, b_column, c_row;
-    uint32_t a_outer, a_inner, b_outer, b_inner, c_outer, c_inner;
-    uint32_t inner;
-    uint32_t tiles_m, tiles_n, groups;
-};
-
-static uint32_t stride(const struct hk_operand *o, int dimension) { return (uint32_t)o->stride[dimension]; }
-
-static struct push describe(const struct hk_matmul_piece *piece) {
-    const struct hk_operand *const a = &piece->a, *const b = &piece->b, *const c = &piece->c;
-    return (struct push){
-        .rest_a = hk_binding_rest(a),
-        .rest_b = hk_binding_rest(b),
-        .m = (uint32_t)c->shape[ROWS],
-        .n = (uint32_t)c->shape[COLUMNS],
-        .k = (uint32_t)a->shape[COLUMNS],
-        .a_row = stride(a, ROWS),
-        .a_column = stride(a, COLUMNS),
-        .b_row = stride(b, ROWS),
-        .b_column = stride(b, COLUMNS),
-        .c_row = stride(c, ROWS),
-        .a_outer = stride(a, OUTER),
-        .a_inner = stride(a, INNER),
-        .b_outer = stride(b, OUTER),
-        .b_inner = stride(b, INNER),
-        .c_outer = stride(c, OUTER),
-        .c_inner = stride(c, INNER),
-        .inner = (uint32_t)c->shape[INNER],
-    };
-}
-
 static hk_status record(const struct hk_matmul_piece *piece, void *context) {
     struct hk_recorder *const recorder = context;
     const struct hk_operand *const a = &piece->a, *const b = &piece->b, *const c = &piece->c;
@@ -104,10 +66,8 @@ static hk_status record(const struct hk_matmul_piece *piece, void *context) {
     const int64_t tile_n = kernel->invocations ? kernel->tile_n : kernel->tile_n * invocations;
     const bool a_along_k = a->stride[COLUMNS] == 1 || a->shape[COLUMNS] == 1;
     const bool b_along_k = b->stride[ROWS] == 1 || b->shape[ROWS] == 1;
-    struct push push = describe(piece);
-    push.tiles_m = (uint32_t)divide_up(push.m, kernel->tile_m);
-    push.tiles_n = (uint32_t)divide_up(push.n, tile_n);
-    push.groups = push.tiles_m * push.tiles_n * (uint32_t)batch_items(c);
+    struct hk_matmul_push push = piece->push;
+    hk_matmul_tile(&push, kernel->tile_m, tile_n, batch_items(c));
     struct hk_dispatch d = {.shader = kernel->shader,
                             .spec = {invocations, a_along_k, b_along_k, is_aligned(a, a_along_k ? COLUMNS : ROWS, 4),
                                      is_aligned(b, b_along_k ? ROWS : COLUMNS, 4),
