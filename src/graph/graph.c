@@ -284,6 +284,14 @@ struct hk_operand hk_operand_of(const struct hk_value *value) {
     return operand;
 }
 
+struct hk_step hk_step_of(const struct hk_call *call, struct hk_operand *operands) {
+    struct hk_operand *const outputs = operands + call->n_inputs;
+    for (int i = 0; i < call->n_inputs; i++) operands[i] = hk_operand_of(call->inputs[i]);
+    for (int i = 0; i < call->n_outputs; i++) outputs[i] = hk_operand_of(call->outputs[i]);
+    return (struct hk_step){.op = call->op, .attrs = call->attrs, .n_inputs = call->n_inputs, .n_outputs = call->n_outputs,
+                            .inputs = operands, .outputs = outputs};
+}
+
 struct hk_call *hk_graph_repeat(const struct hk_call *call, struct hk_value *(*other)(void *context, struct hk_value *value),
                                 void *context) {
     struct hk_call *copy = new_call(call->graph, call->op, call->inputs, call->n_inputs, call->attrs, call->attrs_bytes);

@@ -110,6 +110,9 @@ int hk_axis(struct hk_value *x, int axis, const char *op_name);
 /* The value as an operand that has no memory yet. */
 struct hk_operand hk_operand_of(const struct hk_value *value);
 
+/* The call as a step of such operands, for which there is room: first the inputs, then the outputs. */
+struct hk_step hk_step_of(const struct hk_call *call, struct hk_operand *operands);
+
 /* A number that no other call of this graph has: an op's stream of random numbers. */
 uint32_t hk_graph_stream(struct hk_graph *graph);
 

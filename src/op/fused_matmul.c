@@ -8,14 +8,11 @@
 #endif
 
 /* The product's result, dense, as a and b have it. */
-static void shape_sums(struct hk_operand *sums, const struct hk_operand *a, const struct hk_operand *b) {
-    int64_t stride = 1;
-    sums->dtype = HK_F32;
-    sums->rank = a->rank;
-    for (int i = a->rank - 1; i >= 0; stride *= sums->shape[i--]) {
-        sums->shape[i] = i == a->rank - 1 ? b->shape[i] : a->shape[i];
-        sums->stride[i] = stride;
-    }
+static struct hk_operand sums_of(const struct hk_operand *a, const struct hk_operand *b) {
+    int64_t shape[HK_MAX_RANK];
+    memcpy(shape, a->shape, sizeof shape);
+    shape[a->rank - 1] = b->shape[b->rank - 1];
+    return hk_dense_operand(HK_F32, a->rank, shape);
 }
 
 /* Rounded up, so that nothing begins off a multiple of 256. */
@@ -39,8 +36,9 @@ struct halves {
 static void halve(const struct hk_step *step, struct halves *h) {
     const struct hk_followed *attrs = step->attrs;
     const int in_output = output_of_sums(step->outputs, step->n_outputs);
-    h->sums = in_output >= 0 ? step->outputs[in_output] : step->scratch;
-    shape_sums(&h->sums, &step->inputs[0], &step->inputs[1]);
+    const struct hk_operand *const place = in_output >= 0 ? &step->outputs[in_output] : &step->scratch;
+    h->sums = sums_of(&step->inputs[0], &step->inputs[1]);
+    h->sums.buffer = place->buffer, h->sums.offset = place->offset;
     if (in_output < 0) h->sums.offset += (uint64_t)step->scratch.shape[0] - bytes_of(&h->sums);
     h->product = (struct hk_step){.op = step->op, .inputs = step->inputs, .n_inputs = attrs->n_inputs, .outputs = &h->sums,
                                   .n_outputs = 1, .scratch = step->scratch};
@@ -63,28 +61,26 @@ CPU_KERNEL(fused_matmul) {
 #else
 CPU_DECLARE_BF16(fused_matmul);
 
+/* Of any call: inputs, then outputs. */
+enum { OPERANDS = HK_CHUNK_INPUTS + HK_FUSED_INPUTS + HK_FUSED_OUTPUTS };
+
 /* What the product needs, and at the end the sums where no output has room for them: GPUs' kernels may keep them in registers,
    but not all do. */
 static uint64_t scratch(const struct hk_call *call, const struct hk_limits *limits) {
-    const struct hk_followed *attrs = call->attrs;
-    const struct hk_operand a = hk_operand_of(call->inputs[0]), b = hk_operand_of(call->inputs[1]);
-    struct hk_operand sums = {0}, outputs[HK_FUSED_OUTPUTS];
-    shape_sums(&sums, &a, &b);
-    struct hk_value value = {.dtype = HK_F32, .rank = sums.rank}, *const values[] = {&value};
-    memcpy(value.shape, sums.shape, sizeof value.shape);
-    memcpy(value.stride, sums.stride, sizeof value.stride);
-    const struct hk_call product = {.inputs = call->inputs, .n_inputs = attrs->n_inputs,
-                                    .outputs = (struct hk_value **)(uintptr_t)values, .n_outputs = 1};
-    for (int i = 0; i < call->n_outputs; i++) outputs[i] = hk_operand_of(call->outputs[i]);
-    const uint64_t own = (hk_matmul_scratch(&product, limits) + 255) / 256 * 256;
-    return own + (output_of_sums(outputs, call->n_outputs) < 0 ? bytes_of(&sums) : 0);
+    struct hk_operand operands[OPERANDS];
+    const struct hk_step step = hk_step_of(call, operands);
+    struct halves h;
+    halve(&step, &h);
+    const uint64_t own = (hk_matmul_scratch(&h.product, limits) + 255) / 256 * 256;
+    return own + (output_of_sums(step.outputs, step.n_outputs) < 0 ? bytes_of(&h.sums) : 0);
 }
 
 static struct hk_cost cost(const struct hk_step *step) {
-    const struct hk_operand *a = &step->inputs[0];
-    double flops = 2.0 * (double)a->shape[a->rank - 1] + ((const struct hk_followed *)step->attrs)->steps.n_steps;
-    for (int i = 0; i < step->outputs[0].rank; i++) flops *= (double)step->outputs[0].shape[i];
-    return (struct hk_cost){.flops = flops};
+    double flops = ((const struct hk_followed *)step->attrs)->steps.n_steps;
+    struct halves h;
+    halve(step, &h);
+    for (int i = 0; i < h.sums.rank; i++) flops *= (double)h.sums.shape[i];
+    return (struct hk_cost){.flops = flops + hk_matmul_cost(&h.product).flops};
 }
 
 /* ---- GPU ---- */
@@ -104,14 +100,11 @@ static bool make_finish(const struct halves *h, bool keeps, const struct hk_limi
 /* As far as sizes and dtypes say: where memory begins off a multiple of its unit, gpu() still takes two kernels. */
 static bool fits(const struct hk_call *call, const struct hk_limits *limits) {
     const struct hk_followed *attrs = call->attrs;
-    struct hk_operand inputs[HK_CHUNK_INPUTS + HK_FUSED_INPUTS], outputs[HK_FUSED_OUTPUTS], operands[HK_FUSED_OPERANDS];
-    const struct hk_step step = {.attrs = attrs, .inputs = inputs, .n_inputs = call->n_inputs, .outputs = outputs,
-                           .n_outputs = call->n_outputs};
+    struct hk_operand own[OPERANDS], operands[HK_FUSED_OPERANDS];
     struct hk_finish finish;
     struct halves h;
     if (!limits) return true;
-    for (int k = 0; k < call->n_inputs; k++) inputs[k] = hk_operand_of(call->inputs[k]);
-    for (int k = 0; k < call->n_outputs; k++) outputs[k] = hk_operand_of(call->outputs[k]);
+    const struct hk_step step = hk_step_of(call, own);
     halve(&step, &h);
     return make_finish(&h, attrs->keeps, limits, &finish, operands);
 }

@@ -9,13 +9,6 @@
 #include "op/strided.h"
 #endif
 
-static struct hk_operand dense_operand(const int64_t *shape, int rank) {
-    struct hk_operand o = {.dtype = HK_F32, .rank = rank};
-    int64_t stride = 1;
-    for (int i = rank - 1; i >= 0; stride *= shape[i--]) o.shape[i] = shape[i], o.stride[i] = stride;
-    return o;
-}
-
 /* The step in two: the elementwise steps, whose last output has no buffer where it is not kept, and the reduction of it. */
 struct halves {
     struct hk_step steps, last;
@@ -25,8 +18,8 @@ struct halves {
 static void halve(const struct hk_step *step, struct halves *h) {
     const struct hk_preceded *attrs = step->attrs;
     for (int k = 1; k < step->n_outputs; k++) h->outputs[k - 1] = step->outputs[k];
-    if (!attrs->keeps) h->outputs[attrs->last] = dense_operand(attrs->shape.size, attrs->shape.rank);
-    h->read = dense_operand(attrs->read.size, attrs->read.rank);
+    if (!attrs->keeps) h->outputs[attrs->last] = hk_dense_operand(HK_F32, attrs->shape.rank, attrs->shape.size);
+    h->read = hk_dense_operand(HK_F32, attrs->read.rank, attrs->read.size);
     h->read.buffer = h->outputs[attrs->last].buffer, h->read.offset = h->outputs[attrs->last].offset;
     h->steps = (struct hk_step){.op = step->op, .attrs = &attrs->steps, .inputs = step->inputs, .n_inputs = step->n_inputs,
                                 .outputs = h->outputs, .n_outputs = attrs->steps.n_outputs};
@@ -45,13 +38,16 @@ CPU_KERNEL(fused_reduce) {
 #else
 CPU_DECLARE(fused_reduce);
 
+/* Of any call: inputs, then outputs. */
+enum { OPERANDS = HK_FUSED_INPUTS + HK_FUSED_OUTPUTS };
+
 static uint64_t scratch(const struct hk_call *call, const struct hk_limits *limits) {
-    const struct hk_preceded *attrs = call->attrs;
-    struct hk_value read = {.dtype = HK_F32, .rank = attrs->read.rank}, *const inputs[] = {&read};
-    memcpy(read.shape, attrs->read.size, sizeof read.shape);
-    const struct hk_call last = {.attrs = (const char *)attrs + attrs->attrs, .inputs = (struct hk_value **)(uintptr_t)inputs,
-                                 .n_inputs = 1, .outputs = call->outputs, .n_outputs = 1};
-    return hk_reduce_scratch(&last, limits);
+    struct hk_operand operands[OPERANDS];
+    const struct hk_step step = hk_step_of(call, operands);
+    struct halves h;
+    (void)limits;
+    halve(&step, &h);
+    return hk_reduce_scratch(&h.last);
 }
 
 static struct hk_cost cost(const struct hk_step *step) {
@@ -76,13 +72,10 @@ static struct hk_start start_of(const struct hk_step *step, const struct halves 
 static bool fits(const struct hk_call *call, const struct hk_limits *limits) {
     enum { SHORT = 256 };
     const int64_t *const read = ((const struct hk_preceded *)call->attrs)->read.size, columns = read[2];
-    struct hk_operand inputs[HK_FUSED_INPUTS], outputs[HK_FUSED_OUTPUTS], operands[HK_FUSED_OPERANDS];
-    const struct hk_step step = {.attrs = call->attrs, .inputs = inputs, .n_inputs = call->n_inputs, .outputs = outputs,
-                                 .n_outputs = call->n_outputs};
+    struct hk_operand own[OPERANDS], operands[HK_FUSED_OPERANDS];
     struct halves h;
     if (!limits) return columns == 1 || read[1] * columns >= SHORT;
-    for (int k = 0; k < call->n_inputs; k++) inputs[k] = hk_operand_of(call->inputs[k]);
-    for (int k = 0; k < call->n_outputs; k++) outputs[k] = hk_operand_of(call->outputs[k]);
+    const struct hk_step step = hk_step_of(call, own);
     halve(&step, &h);
     const struct hk_start start = start_of(&step, &h, operands);
     return hk_reduce_starts(&h.last, &start, limits);

@@ -219,13 +219,19 @@ struct hk_cost hk_matmul_cost(const struct hk_step *step) {
     return (struct hk_cost){.flops = flops};
 }
 
+static uint64_t scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    struct hk_operand operands[4];
+    const struct hk_step step = hk_step_of(call, operands);
+    return hk_matmul_scratch(&step, limits);
+}
+
 const struct hk_op hk_op_matmul = {
     .name = "matmul",
     .min_inputs = 2,
     .max_inputs = 3,
     .n_outputs = 1,
     .infer = infer,
-    .scratch = hk_matmul_scratch,
+    .scratch = scratch,
     .backward = backward,
     .cost = hk_matmul_cost,
     .cpu = CPU_KERNELS_BF16(matmul),

@@ -29,7 +29,8 @@ hk_status hk_matmul_record(const struct hk_step *step, const struct hk_finish *f
 bool hk_matmul_finishes(const struct hk_step *step, const struct hk_finish *finish, const struct hk_limits *limits);
 
 hk_status hk_matmul_gpu(const struct hk_step *step, struct hk_recorder *recorder);
-uint64_t hk_matmul_scratch(const struct hk_call *call, const struct hk_limits *limits);
+/* Bytes; the step needs no memory yet. */
+uint64_t hk_matmul_scratch(const struct hk_step *step, const struct hk_limits *limits);
 struct hk_cost hk_matmul_cost(const struct hk_step *step);
 
 /* Push constants of the kernels of all products, in the order of shaders/matmul_push.glsl. */

@@ -578,14 +578,10 @@ bool hk_matmul_finishes(const struct hk_step *step, const struct hk_finish *fini
     return can_finish(&standard, &p, limits);
 }
 
-uint64_t hk_matmul_scratch(const struct hk_call *call, const struct hk_limits *limits) {
-    struct hk_operand in[3], c = hk_operand_of(call->outputs[0]);
+uint64_t hk_matmul_scratch(const struct hk_step *step, const struct hk_limits *limits) {
+    const struct product p = product_of(step);
     struct need need = {limits, 0};
-    if (!limits) return 0;
-    for (int i = 0; i < call->n_inputs; i++) in[i] = hk_operand_of(call->inputs[i]);
-    const struct hk_step step = {.inputs = in, .n_inputs = call->n_inputs, .outputs = &c, .n_outputs = 1};
-    const struct product p = product_of(&step);
-    if (!is_empty(&p)) for_pieces(&p, limits, add_scratch, &need);
+    if (limits && !is_empty(&p)) for_pieces(&p, limits, add_scratch, &need);
     return need.bytes;
 }
 

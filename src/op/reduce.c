@@ -213,13 +213,19 @@ static bool infer(struct hk_call *call) {
 
 /* The pieces' results of one level and, behind them, of the next: later ones take turns. Of argmax: the pieces' maxima,
    [A, pieces], then their indices. */
-uint64_t hk_reduce_scratch(const struct hk_call *call, const struct hk_limits *limits) {
-    const struct reduce_attrs *attrs = call->attrs;
-    const int64_t A = call->inputs[0]->shape[0], R = call->inputs[0]->shape[1], B = call->inputs[0]->shape[2];
-    (void)limits;
+uint64_t hk_reduce_scratch(const struct hk_step *step) {
+    const struct reduce_attrs *attrs = step->attrs;
+    const int64_t *shape = step->inputs[0].shape, A = shape[0], R = shape[1], B = shape[2];
     const int64_t first = piece_count(R, B), second = piece_count(first, B);
     if (attrs->kind == REDUCE_ARGMAX) return R > ARGMAX_AT_ONCE ? (uint64_t)(A * first) * 2 * sizeof(float) : 0;
     return first > 1 ? (uint64_t)(A * B * (first + second)) * sizeof(float) : 0;
+}
+
+static uint64_t scratch(const struct hk_call *call, const struct hk_limits *limits) {
+    struct hk_operand operands[2];
+    const struct hk_step step = hk_step_of(call, operands);
+    (void)limits;
+    return hk_reduce_scratch(&step);
 }
 
 /* [A, B] -> [A, R, B] */
@@ -423,7 +429,7 @@ bool hk_reduce_starts(const struct hk_step *step, const struct hk_start *start, 
         .max_inputs = 1,                                                                                               \
         .n_outputs = 1,                                                                                                \
         .infer = infer,                                                                                                \
-        .scratch = hk_reduce_scratch,                                                                                  \
+        .scratch = scratch,                                                                                            \
         .backward = op_backward,                                                                                       \
         .cpu = CPU_KERNELS(reduce),                                                                                    \
         .preceded = op_preceded,                                                                                       \

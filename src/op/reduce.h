@@ -28,6 +28,7 @@ hk_status hk_start_add(const struct hk_start *start, bool fours, const struct hk
 hk_status hk_reduce_record(const struct hk_step *step, const struct hk_start *start, struct hk_recorder *recorder);
 bool hk_reduce_starts(const struct hk_step *step, const struct hk_start *start, const struct hk_limits *limits);
 
-uint64_t hk_reduce_scratch(const struct hk_call *call, const struct hk_limits *limits);
+/* Bytes; the step needs no memory yet. */
+uint64_t hk_reduce_scratch(const struct hk_step *step);
 
 #endif

@@ -14,6 +14,13 @@ struct hk_operand hk_broadcast_operand(const struct hk_operand *operand, const s
     return result;
 }
 
+struct hk_operand hk_dense_operand(enum hk_dtype dtype, int rank, const int64_t *shape) {
+    struct hk_operand result = {.dtype = dtype, .rank = rank};
+    int64_t stride = 1;
+    for (int i = rank - 1; i >= 0; stride *= shape[i--]) result.shape[i] = shape[i], result.stride[i] = stride;
+    return result;
+}
+
 struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step,
                              const int64_t *shape) {
     struct hk_operand part = *operand;

@@ -9,6 +9,9 @@ enum { HK_STRIDED_RANK = 5 }; /* dimensions that one dispatch of shaders/strided
 /* The operand as it broadcasts to the shape of another: aligned at the last dimension, stride 0 where it stretches. */
 struct hk_operand hk_broadcast_operand(const struct hk_operand *operand, const struct hk_operand *to);
 
+/* Row-major, without gaps and without memory. */
+struct hk_operand hk_dense_operand(enum hk_dtype dtype, int rank, const int64_t *shape);
+
 /* A value's or operand's inner part: the same memory with another first element, shape and strides of the same rank. */
 struct hk_operand hk_part_of(const struct hk_operand *operand, const int64_t *begin, const int64_t *step,
                              const int64_t *shape);
