@@ -310,10 +310,21 @@ static void push_words(const struct kernel *k, const struct hk_operand *o, struc
         if (n != k->apart) hk_bind(d, &o[n], n < k->fused->n_outputs ? HK_WRITE : HK_READ, first + k->base + n);
 }
 
+/* Makes the text that of the dispatch, and adds the steps' constants. */
+static hk_status set_text(struct hk_dispatch *d, const char *name, const struct kernel *k, const struct hk_written *text) {
+    if (k->body.length >= sizeof k->body.text || text->length >= sizeof text->text)
+        return hk_fail(HK_ERROR_INTERNAL, "%s: the kernel's text has %zu bytes", name, text->length);
+    d->shader = name;
+    d->source = text->text;
+    memcpy(d->spec + d->n_spec, k->body.constants, sizeof(uint32_t) * (size_t)k->body.n_constants);
+    d->n_spec += k->body.n_constants;
+    return HK_OK;
+}
+
 static hk_status launch(const struct job *job, struct kernel *k, const struct hk_operand *o) {
-    struct hk_dispatch d = {.shader = "fused", .spec = {HK_ELEMENTWISE_GROUP}};
+    struct hk_dispatch d = {.spec = {HK_ELEMENTWISE_GROUP}, .n_spec = 1};
     uint64_t count = 1;
-    k->body.first_constant = 1;
+    k->body.first_constant = d.n_spec;
     if (k->unit > 1) {
         write_make(k);
         write_main_of_units(k);
@@ -321,11 +332,8 @@ static hk_status launch(const struct job *job, struct kernel *k, const struct hk
         write_body(k);
     }
     write_all(k);
-    if (k->body.length >= sizeof k->body.text || k->all.length >= sizeof k->all.text)
-        return hk_fail(HK_ERROR_INTERNAL, "fused: the kernel's text has %zu bytes", k->all.length);
-    d.source = k->all.text;
-    d.n_spec = 1 + k->body.n_constants;
-    memcpy(d.spec + 1, k->body.constants, sizeof(uint32_t) * (size_t)k->body.n_constants);
+    const hk_status status = set_text(&d, "fused", k, &k->all);
+    if (status) return status;
     push_words(k, o, &d);
     for (int i = 0; i < k->rank; i++) count *= (uint64_t)o[0].shape[i];
     if (count >> 31) return hk_fail(HK_ERROR_INTERNAL, "fused: %llu elements at once", (unsigned long long)count);
@@ -452,12 +460,15 @@ bool hk_finish_fits(struct hk_finish *finish, const struct hk_limits *limits) {
 
 static bool is_small(const struct hk_operand *o) { return hk_dtype_size(o->dtype) == 2; }
 
-/* The bits of an operand's element beside c's i + e. */
-static void write_beside(struct hk_written *t, const struct hk_operand *o, int k, int64_t columns, int e) {
-    switch (beside(o, columns)) {
+/* Whether operand k lies as c does. */
+static bool lies_as_c(const struct hk_finish *f, int k) { return beside(&f->operands[k], f->columns) == SAME; }
+
+/* The bits of operand k beside c's element i, or if it does not lie as c does beside element i + e. */
+static void write_beside(struct hk_written *t, const struct hk_finish *f, int k, int e) {
+    switch (beside(&f->operands[k], f->columns)) {
     case SAME:
-        if (!is_small(o)) hk_write(t, "w%d[p.after[%d] + i + %d]", k, k, e);
-        else hk_write(t, "bitfieldExtract(w%d[p.after[%d] + (i + %d) / 2], int((i + %d) %% 2) * 16, 16)", k, k, e, e);
+        if (!is_small(&f->operands[k])) hk_write(t, "w%d[p.after[%d] + i]", k, k);
+        else hk_write(t, "bitfieldExtract(w%d[p.after[%d] + i / 2], int(i %% 2) * 16, 16)", k, k);
         break;
     case ROW: hk_write(t, "w%d[p.after[%d] + column + %d]", k, k, e); break;
     case COLUMN: hk_write(t, "w%d[p.after[%d] + i / p.n]", k, k); break;
@@ -466,16 +477,14 @@ static void write_beside(struct hk_written *t, const struct hk_operand *o, int k
 }
 
 /* The results for element e of a unit, whose sum is `sum`: r0_e ... An operand that lies as c does has been read by fours. */
-static void write_finish_call(struct hk_written *t, const struct hk_finish *f, int64_t columns, const char *sum, int e,
-                              bool fours) {
+static void write_finish_call(struct hk_written *t, const struct hk_finish *f, const char *sum, int e, bool fours) {
     static const char component[] = "xyzw";
     const int n_outputs = f->steps->n_outputs;
     for (int o = 0; o < n_outputs; o++) hk_write(t, "%s r%d_%d", o ? "," : "    uint", o, e);
     hk_write(t, ";\n    make(floatBitsToUint(%s) ^ NOTHING, ", sum);
     for (int k = n_outputs; k < n_outputs + f->steps->n_inputs - 1; k++) {
-        const struct hk_operand *o = &f->operands[k];
-        if (!fours || beside(o, columns) != SAME) write_beside(t, o, k, columns, e);
-        else if (is_small(o)) hk_write(t, "bitfieldExtract(x%d.%c, %d, 16)", k, component[e / 2], e % 2 * 16);
+        if (!fours || !lies_as_c(f, k)) write_beside(t, f, k, e);
+        else if (is_small(&f->operands[k])) hk_write(t, "bitfieldExtract(x%d.%c, %d, 16)", k, component[e / 2], e % 2 * 16);
         else hk_write(t, "x%d.%c", k, component[e]);
         hk_write(t, ", ");
     }
@@ -484,25 +493,25 @@ static void write_finish_call(struct hk_written *t, const struct hk_finish *f, i
 }
 
 /* Results of 16 bits are made by fours alone. */
-static void write_finish(struct hk_written *t, const struct hk_finish *f, int64_t columns) {
+static void write_finish(struct hk_written *t, const struct hk_finish *f) {
     hk_write(t, "void finish(uint i, uint column, float x) {\n");
-    write_finish_call(t, f, columns, "x", 0, false);
+    write_finish_call(t, f, "x", 0, false);
     if (f->keeps) hk_write(t, "    c[p.base_c + i] = x;\n");
     for (int o = 0; o < f->steps->n_outputs; o++)
         if (!is_small(&f->operands[o])) hk_write(t, "    w%d[p.after[%d] + i] = r%d_0;\n", o, o, o);
     hk_write(t, "}\n");
 }
 
-static void write_finish_four(struct hk_written *t, const struct hk_finish *f, int64_t columns) {
+static void write_finish_four(struct hk_written *t, const struct hk_finish *f) {
     static const char *const sums[] = {"x.x", "x.y", "x.z", "x.w"};
     const int n_outputs = f->steps->n_outputs;
     hk_write(t, "void finish_four(uint i, uint column, vec4 x) {\n");
     for (int k = n_outputs; k < n_outputs + f->steps->n_inputs - 1; k++) {
-        if (beside(&f->operands[k], columns) != SAME) continue;
+        if (!lies_as_c(f, k)) continue;
         if (is_small(&f->operands[k])) hk_write(t, "    const uvec2 x%d = t%d[(p.after[%d] + i / 2) / 2];\n", k, k, k);
         else hk_write(t, "    const uvec4 x%d = f%d[(p.after[%d] + i) / 4];\n", k, k, k);
     }
-    for (int e = 0; e < 4; e++) write_finish_call(t, f, columns, sums[e], e, true);
+    for (int e = 0; e < 4; e++) write_finish_call(t, f, sums[e], e, true);
     if (f->keeps) hk_write(t, "    c4[(p.base_c + i) / 4] = x;\n");
     for (int o = 0; o < n_outputs; o++) {
         if (is_small(&f->operands[o]))
@@ -515,7 +524,6 @@ static void write_finish_four(struct hk_written *t, const struct hk_finish *f, i
 hk_status hk_finish_add(const struct hk_finish *finish, const char *define, bool fours, int push_word, struct hk_written *text,
                         struct hk_dispatch *d) {
     const int n_outputs = finish->steps->n_outputs, count = n_outputs + finish->steps->n_inputs - 1;
-    const int64_t columns = finish->columns;
     struct kernel k = {.fused = finish->steps, .apart = -1};
     k.body.first_constant = d->n_spec;
     write_make(&k);
@@ -526,20 +534,14 @@ hk_status hk_finish_add(const struct hk_finish *finish, const char *define, bool
     write_constants(&k, text);
     for (int o = 0; o < count; o++) hk_write(text, "WORDS(%d, w%d);\n", d->n_bindings + o, o);
     for (int o = 0; o < count && fours; o++)
-        if (beside(&finish->operands[o], columns) == SAME)
+        if (lies_as_c(finish, o))
             hk_write(text, is_small(&finish->operands[o]) ? "WORD_TWOS(%d, t%d);\n" : "WORD_FOURS(%d, f%d);\n", d->n_bindings + o, o);
     hk_write(text, "%s", k.body.text);
-    write_finish(text, finish, columns);
-    if (fours) write_finish_four(text, finish, columns);
-    if (k.body.length >= sizeof k.body.text || text->length >= sizeof text->text)
-        return hk_fail(HK_ERROR_INTERNAL, "fused: the kernel's text has %zu bytes", text->length);
-    d->shader = "fused_matmul";
-    d->source = text->text;
-    memcpy(d->spec + d->n_spec, k.body.constants, sizeof(uint32_t) * (size_t)k.body.n_constants);
-    d->n_spec += k.body.n_constants;
+    write_finish(text, finish);
+    if (fours) write_finish_four(text, finish);
     for (int o = 0; o < count; o++)
         hk_bind(d, &finish->operands[o], o < n_outputs ? HK_WRITE : HK_READ, push_word + o);
-    return HK_OK;
+    return set_text(d, "fused_matmul", &k, text);
 }
 
 /* ---- At the beginning of a reduction's kernel ---- */
@@ -593,15 +595,9 @@ hk_status hk_start_add(const struct hk_start *start, bool fours, const struct hk
     write_constants(&k, text);
     write_operands(&k, text);
     hk_write(text, "%s", k.body.text);
-    if (k.body.length >= sizeof k.body.text || text->length >= sizeof text->text)
-        return hk_fail(HK_ERROR_INTERNAL, "fused: the kernel's text has %zu bytes", text->length);
-    d->shader = "fused_reduce";
-    d->source = text->text;
-    memcpy(d->spec + d->n_spec, k.body.constants, sizeof(uint32_t) * (size_t)k.body.n_constants);
-    d->n_spec += k.body.n_constants;
     push_words(&k, start->operands, d);
     for (int o = 0; o < k.n_operands; o++)
         if (o != k.apart) d->bytes += (double)hk_operand_span(&start->operands[o]);
-    return HK_OK;
+    return set_text(d, "fused_reduce", &k, text);
 }
 #endif
