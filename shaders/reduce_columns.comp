@@ -32,14 +32,17 @@ FLOATS(1, y);
 layout(set = 0, binding = 0, std430) buffer Fours_x { vec4 x_fours[]; };
 layout(set = 0, binding = 1, std430) buffer Fours_y { vec4 y_fours[]; };
 
-// Element i of x, or four that begin there, or in row r from first on. A kernel that makes them loads each once.
+// Element i of x, or four that begin there, or in row r from first on, counted from BASE. A kernel that makes them loads each
+// once.
 #ifdef PRECEDED
+#define BASE 0
 float load(uint i);
 vec4 load_four(uint i);
 vec4 load_row(uint first, uint r, uint end) { return r < end ? load_four(first + r * p.columns) : vec4(0.0); }
 #else
-float load(uint i) { return x[p.base_x + i]; }
-vec4 load_four(uint i) { return x_fours[(p.base_x + i) / 4]; }
+#define BASE p.base_x
+float load(uint i) { return x[i]; }
+vec4 load_four(uint i) { return x_fours[i / 4]; }
 vec4 load_row(uint first, uint r, uint end) { return load_four(first + min(r, end - 1) * p.columns); }
 #endif
 
@@ -103,7 +106,7 @@ void main() {
     if (i >= p.items) return;
     const uint block = i % p.blocks, piece = i / p.blocks % p.pieces, a = i / p.blocks / p.pieces;
     const uint begin = piece * p.piece, end = min(begin + p.piece, p.rows);
-    const uint first_x = a * p.rows * p.columns, first_y = p.base_y + (a * p.pieces + piece) * p.columns;
+    const uint first_x = BASE + a * p.rows * p.columns, first_y = p.base_y + (a * p.pieces + piece) * p.columns;
     if (FOURS) reduce_fours(first_x, first_y, block, begin, end);
     else reduce_columns(first_x, first_y, block, begin, end);
 }
