@@ -57,7 +57,8 @@ struct hk_limits {
     bool float16, storage16;
     struct hk_cooperative cooperative[HK_MAX_COOPERATIVE]; /* those there are ... */
     int n_cooperative;
-    bool writes_matrices[HK_DTYPE_COUNT]; /* kernels with those of a subgroup, of this dtype, can be written at run time */
+    bool (*writes_matrices)(enum hk_dtype dtype); /* whether kernels with those of a subgroup can be written at run time, which
+                                                     takes a while to find out; NULL: none */
     uint32_t cooperative_subgroup; /* ... the subgroup size that kernels with a subgroup's ask for ... */
     uint32_t cooperative_largest;  /* ... and the most of m, n and k that a workgroup's may have */
     bool software;           /* a driver that runs on the processor: shared memory and barriers cost more than reading twice */

@@ -202,7 +202,7 @@ static bool can_finish(const struct way *way, const struct product *p, const str
     const bool tiles = kernel->needs == COOPERATIVE || (kernel->needs == PLAIN && !kernel->most_m);
     for (int o = 0; o < p->finish->steps->n_outputs; o++)
         if (hk_dtype_size(p->finish->operands[o].dtype) != 4 && !(tiles && way->parts == 1 && has_fours(p))) return false;
-    if (kernel->needs == COOPERATIVE && !limits->writes_matrices[p->side[A].operand->dtype]) return false;
+    if (kernel->needs == COOPERATIVE) return limits->writes_matrices && limits->writes_matrices(p->side[A].operand->dtype);
     return kernel->needs != WORKGROUP;
 }
 

@@ -101,6 +101,7 @@ static void set_limits(struct vk_device *device) {
                                         .cooperative_largest = device->physical.cooperative_largest,
                                         .software = runs_on_processor(device)};
     memcpy(device->limits.cooperative, device->physical.cooperative, sizeof device->limits.cooperative);
+    if (device->base.fusing && !device->limits.software) device->limits.writes_matrices = vk_writes_matrices;
     device->base.limits = &device->limits;
 }
 
@@ -202,14 +203,6 @@ static void close_device(struct hk_device *d) {
     free(device);
 }
 
-/* Which kernels with matrices can be written: shaderc may be older than the glslc that made those that are built in. */
-static void find_writable_matrices(struct vk_device *device) {
-    bool *const writes = device->limits.writes_matrices;
-    if (!device->base.fusing || !device->limits.n_cooperative || device->limits.software) return;
-    writes[HK_F16] = vk_written_knows("GL_KHR_cooperative_matrix");
-    writes[HK_BF16] = writes[HK_F16] && vk_written_knows("GL_EXT_bfloat16");
-}
-
 static hk_status open_parts(struct vk_device *device, const struct hk_device_params *params, int index) {
     hk_status status = vk_instance_open(&device->instance, params->validate || hk_environment_flag("HEKLA_VALIDATE"));
     if (!status) status = find_physical(device, index);
@@ -227,7 +220,6 @@ static hk_status open_parts(struct vk_device *device, const struct hk_device_par
     if (!status) status = vk_pipelines_open(device);
     if (!status) status = vk_profile_open(device, params->profile);
     if (!status) vk_cache_open(device, params->cache_dir);
-    if (!status) find_writable_matrices(device);
     if (!status) status = vk_tuning_open(device, params);
     return status;
 }

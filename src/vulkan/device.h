@@ -213,8 +213,8 @@ hk_status vk_shaderc_compile(const char *text, const char *name, uint32_t **word
 /* The shader of a text, in which lines `#include "NAME.glsl"` are replaced: compiled once, or from the cache on disk. It lives
    as long as the device. */
 hk_status vk_written_find(struct vk_device *device, const char *source, const struct vk_shader **shader);
-/* Whether shaders that require the extension can be written. */
-bool vk_written_knows(const char *extension);
+/* Whether kernels with matrices of a subgroup, of this dtype, can be written: the first call asks shaderc. */
+bool vk_writes_matrices(enum hk_dtype dtype);
 void vk_written_free(struct vk_device *device);
 
 /* cache.c */

@@ -186,8 +186,10 @@ hk_status vk_written_find(struct vk_device *device, const char *source, const st
     return status;
 }
 
+/* ---- What shaderc knows: it may be older than the glslc that made the kernels that are built in ---- */
+
 /* Not from the cache on disk: another shaderc may have filled that. */
-bool vk_written_knows(const char *extension) {
+static bool knows(const char *extension) {
     char source[256];
     uint32_t *words;
     size_t bytes;
@@ -196,4 +198,17 @@ bool vk_written_knows(const char *extension) {
     if (!status) free(words);
     else hk_fail(HK_OK, "%s", "");
     return !status;
+}
+
+static bool writes[HK_DTYPE_COUNT];
+
+static void find_matrices(void) {
+    writes[HK_F16] = knows("GL_KHR_cooperative_matrix");
+    writes[HK_BF16] = writes[HK_F16] && knows("GL_EXT_bfloat16");
+}
+
+bool vk_writes_matrices(enum hk_dtype dtype) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, find_matrices);
+    return writes[dtype];
 }
