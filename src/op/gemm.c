@@ -290,7 +290,8 @@ void gemm_block(const struct gemm *g, float *workspace) {
 
 /* ---- Few rows ----
    B comes from memory at the rate of memory: what the next round reads is asked for in this one, as its rows are too
-   short for processors to see by themselves where they lead. */
+   short for processors to see by themselves where they lead; into the second cache, which waits for more at a time than
+   the first one can. */
 
 #define FEW_DEPTH 8
 
@@ -303,7 +304,7 @@ INLINED void few_rows_of_b(const struct gemm *g, enum hk_dtype type, int64_t p, 
 #pragma GCC unroll 8
         for (int u = 0; u < depth; u++) {
             b[u] = load(type, gemm_at(g->b, type, (p + u) * g->b_row + j));
-            __builtin_prefetch(gemm_at(g->b, type, (p + depth + u) * g->b_row + j));
+            __builtin_prefetch(gemm_at(g->b, type, (p + depth + u) * g->b_row + j), 0, 2);
         }
         for (int64_t i = 0; i < g->m; i++) {
             float *c = g->c + i * g->c_row + j;
@@ -336,7 +337,7 @@ INLINED void few_dots(const struct gemm *g, enum hk_dtype type, int m, int count
 #pragma GCC unroll 4
         for (int j = 0; j < count; j++) {
             const vf y = load(type, gemm_at(b, type, j * g->b_column + p));
-            __builtin_prefetch(gemm_at(b, type, (count + j) * g->b_column + p));
+            __builtin_prefetch(gemm_at(b, type, (count + j) * g->b_column + p), 0, 2);
 #pragma GCC unroll 4
             for (int i = 0; i < m; i++) sum[i][j] += v_load(a + i * g->a_row + p) * y;
         }

@@ -309,7 +309,8 @@ INLINED void few_rows_of_b(const struct gemm *g, const struct few *few, int64_t 
     const int64_t k = g->k - p * GROUP;
     for (int64_t j = 0; j < g->n; j += VW) {
         vi y[FEW_DEPTH];
-        for (int e = 0; j % 64 == 0 && e < depth * GROUP; e++) __builtin_prefetch(b + (depth * GROUP + e) * g->b_row + j);
+        for (int e = 0; j % 64 == 0 && e < depth * GROUP; e++)
+            __builtin_prefetch(b + (depth * GROUP + e) * g->b_row + j, 0, 2);
 #pragma GCC unroll 4
         for (int u = 0; u < depth; u++)
             y[u] = as_right(words_across(b + u * GROUP * g->b_row + j, g->n - j, k - u * GROUP, g->b_row));
@@ -337,6 +338,7 @@ INLINED void few_by_columns(const struct gemm *g, const struct few *few, int m) 
         for (int i = 0; i < m; i++) sum[i] = (vi){0};
         for (int64_t p = 0; p * GROUP < g->k; p += VW) {
             const vi y = as_right(words_along(b + p * GROUP, g->k - p * GROUP));
+            if (m > 1) __builtin_prefetch(b + g->b_column + p * GROUP, 0, 2); /* one row alone is as fast as memory without */
 #pragma GCC unroll 4
             for (int i = 0; i < m; i++) sum[i] = dot(sum[i], load_words(few->row[i] + p), y);
         }

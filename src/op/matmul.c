@@ -127,13 +127,13 @@ static bool is_even(int64_t jobs, int64_t threads) { return jobs >= threads && (
 /* Cuts C until all threads have as much to do, but not below the size where packing would be most of the work: each part
    packs its operands anew. */
 static void choose_parts(struct product *p, int64_t batch, int threads) {
-    const int64_t m = p->whole.m, n = p->whole.n, workers = p->few ? 2 * (int64_t)threads : threads;
+    const int64_t m = p->whole.m, n = p->whole.n;
     const int64_t least_m = p->few ? m : 4 * GEMM_ROWS, least_n = p->few ? 4 * GEMM_COLUMNS : 2 * GEMM_COLUMNS;
     int64_t parts_m = 1, parts_n = p->few ? 1 : HK_MAX((n + GEMM_WIDTH - 1) / GEMM_WIDTH, 1);
-    const int64_t of_all = (parts_n + workers - 1) / workers * workers;
-    if (parts_n > 1 && !is_even(batch * parts_n, workers) && n / of_all >= GEMM_WIDTH / 2) parts_n = of_all;
+    const int64_t of_all = (parts_n + threads - 1) / threads * threads;
+    if (parts_n > 1 && !is_even(batch * parts_n, threads) && n / of_all >= GEMM_WIDTH / 2) parts_n = of_all;
     const double work = (double)m * (double)n * (double)p->whole.k;
-    while (work > 65536 && threads > 1 && !is_even(batch * parts_m * parts_n, workers)) {
+    while (work > 65536 && threads > 1 && !is_even(batch * parts_m * parts_n, threads)) {
         const bool cut_m = m / (2 * parts_m) >= least_m, cut_n = n / (2 * parts_n) >= least_n;
         if (!cut_m && !cut_n) break;
         if (cut_m && (!cut_n || m / parts_m >= n / parts_n)) parts_m *= 2;
