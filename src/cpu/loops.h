@@ -154,17 +154,25 @@ static inline void cpu_copy_body(void *context, int64_t begin, int64_t end) {
     const struct cpu_copy_job *job = context;
     const struct hk_operand *to = &job->to, *from = &job->from;
     const int last = to->rank - 1;
+    int64_t at[HK_MAX_RANK], row = begin / job->tiles, tile = begin - row * job->tiles, at_to = 0, at_from = 0;
+    for (int i = last - 1; i >= 0; i--) {
+        const int64_t next = row / to->shape[i];
+        at[i] = row - next * to->shape[i];
+        at_to += at[i] * to->stride[i], at_from += at[i] * from->stride[i];
+        row = next;
+    }
     for (int64_t item = begin; item < end; item++) {
-        int64_t rest = item / job->tiles;
-        const int64_t c = (item - rest * job->tiles) * CPU_COPY_PIECE, n = HK_MIN(CPU_COPY_PIECE, to->shape[last] - c);
-        int64_t at_to = c * to->stride[last], at_from = c * from->stride[last];
-        for (int i = last - 1; i >= 0; i--) {
-            const int64_t next = rest / to->shape[i], k = rest - next * to->shape[i];
-            at_to += k * to->stride[i], at_from += k * from->stride[i];
-            rest = next;
+        const int64_t c = tile * CPU_COPY_PIECE, n = HK_MIN(CPU_COPY_PIECE, to->shape[last] - c);
+        cpu_copy_run((char *)cpu_data(to) + (at_to + c * to->stride[last]) * (int64_t)job->size, to->stride[last],
+                     (const char *)cpu_data(from) + (at_from + c * from->stride[last]) * (int64_t)job->size,
+                     from->stride[last], n, job->size);
+        if (++tile < job->tiles) continue;
+        tile = 0;
+        for (int i = last - 1; i >= 0; i--) { /* the next row */
+            at_to += to->stride[i], at_from += from->stride[i];
+            if (++at[i] < to->shape[i]) break;
+            at_to -= at[i] * to->stride[i], at_from -= at[i] * from->stride[i], at[i] = 0;
         }
-        cpu_copy_run((char *)cpu_data(to) + at_to * (int64_t)job->size, to->stride[last],
-                     (const char *)cpu_data(from) + at_from * (int64_t)job->size, from->stride[last], n, job->size);
     }
 }
 

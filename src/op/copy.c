@@ -161,9 +161,24 @@ struct hk_value *hk_contiguous(struct hk_value *x) {
     return !x || hk_is_dense(x) ? x : hk_call_op(NULL, &hk_op_copy, &x, 1, NULL, 0);
 }
 
+/* x's dimensions in the order in which they lie in memory. */
+static struct hk_axes memory_order(const struct hk_value *x) {
+    struct hk_axes order = {.count = x->rank};
+    for (int i = 0, at; i < x->rank; order.axis[at] = i++)
+        for (at = i; at > 0 && x->stride[order.axis[at - 1]] < x->stride[i]; at--) order.axis[at] = order.axis[at - 1];
+    return order;
+}
+
+/* Dimensions may lie in another order, and do in the result then. */
 struct hk_value *hk_cast(struct hk_value *x, enum hk_dtype dtype) {
     if (!x || x->dtype == dtype) return x;
-    x = hk_contiguous(x);
+    if (!hk_is_dense(x)) {
+        struct hk_axes order = memory_order(x), back = order;
+        struct hk_value *in_order = hk_permute(x, order);
+        for (int i = 0; i < order.count; i++) back.axis[order.axis[i]] = i;
+        if (in_order && hk_is_dense(in_order)) return hk_permute(hk_cast(in_order, dtype), back);
+        x = hk_contiguous(x);
+    }
     return hk_call_op(NULL, &hk_op_cast, &x, 1, &dtype, sizeof dtype);
 }
 #endif
