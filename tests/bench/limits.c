@@ -51,22 +51,22 @@ static double multiply_add(void) {
         for (int i = 0; i < CHAINS; i++) x[i] = x[i] * a + b;
         __asm__ volatile("" : "+x"(a), "+x"(b)); /* so that no round can be computed beforehand */
     }
-    for (int i = 0; i < CHAINS; i++) sum += ((float *)&x[i])[0];
+    for (int i = 0; i < CHAINS; i++) sum += x[i][0];
     return sum > 0 ? 2.0 * LANES * CHAINS * ROUNDS : 0;
 }
 
 #if defined(__AVX512BF16__)
 static double dot_products(void) {
     __m512 x[CHAINS];
-    __m512bh a, b;
+    __m512bh a = (__m512bh)_mm512_set1_epi16(0x3c3c), b = a; /* small positive numbers */
     float sum = 0;
-    memset(&a, 0x3c, sizeof a), memset(&b, 0x3c, sizeof b); /* small positive numbers */
     for (int i = 0; i < CHAINS; i++) x[i] = _mm512_setzero_ps();
     for (int round = 0; round < ROUNDS; round++) {
+#pragma GCC unroll 12
         for (int i = 0; i < CHAINS; i++) x[i] = _mm512_dpbf16_ps(x[i], a, b);
         __asm__ volatile("" : "+v"(a), "+v"(b));
     }
-    for (int i = 0; i < CHAINS; i++) sum += ((float *)&x[i])[0];
+    for (int i = 0; i < CHAINS; i++) sum += x[i][0];
     return sum > 0 ? 4.0 * LANES * CHAINS * ROUNDS : 0;
 }
 #endif
