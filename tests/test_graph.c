@@ -362,6 +362,32 @@ static void test_empty_tensors_work(void **state) {
     }
 }
 
+/* Dimensions that lie in another order are cast as they lie: nothing is moved. */
+static void test_casts_keep_the_order_in_memory(void **state) {
+    (void)state;
+    const struct hk_axes order = HK_AXES(1, 2, 0), back = HK_AXES(2, 0, 1);
+    float data[24], got[24];
+    for (int i = 0; i < 24; i++) data[i] = (float)i + 1.001f;
+    ON_EACH_DEVICE {
+        struct hk_tensor *x = hk_tensor_from(graph_device, HK_F32, HK_SHAPE(2, 3, 4), data);
+        struct hk_tensor *narrow = hk_tensor_create(graph_device, HK_BF16, HK_SHAPE(2, 3, 4));
+        struct hk_tensor *y = hk_tensor_create(graph_device, HK_F32, HK_SHAPE(3, 4, 2));
+        struct hk_graph *graph = hk_graph_create();
+        struct hk_value *cast = hk_cast(hk_permute(hk_leaf(graph, x), order), HK_BF16);
+        hk_store(narrow, hk_permute(cast, back));
+        struct hk_program *program = hk_compile(graph_device, graph, NULL);
+        assert_non_null(program);
+        assert_int_equal(hk_program_get_info(program)->ops, 1);
+        hk_program_destroy(&program);
+        hk_store(y, hk_cast(cast, HK_F32));
+        graph_run(graph);
+        assert_int_equal(hk_tensor_read(y, got, sizeof got), HK_OK);
+        for (int i = 0; i < 24; i++) assert_float_equal(got[i], (float)(i / 2 + i % 2 * 12 + 1), 0); /* [3, 4, 2] of [2, 3 x 4] */
+        hk_graph_destroy(&graph);
+        hk_tensor_destroy(&x), hk_tensor_destroy(&narrow), hk_tensor_destroy(&y);
+    }
+}
+
 /* Where C and GLSL say nothing, and processors trap. */
 static void test_integers_divide_by_anything(void **state) {
     (void)state;
@@ -399,6 +425,7 @@ int main(void) {
         cmocka_unit_test(test_a_value_of_another_shape_is_not_stored),
         cmocka_unit_test(test_memory_that_was_used_begins_as_zero_again),
         cmocka_unit_test(test_empty_tensors_work),
+        cmocka_unit_test(test_casts_keep_the_order_in_memory),
         cmocka_unit_test(test_integers_divide_by_anything),
     };
     n_graph_devices = test_devices_open(graph_devices);
