@@ -1,6 +1,6 @@
 // Sums or maxima over pieces of the rows of dense matrices: x [a, rows, columns] -> y [a, pieces, columns]. A workgroup
 // has WIDTH columns; its invocations of one column (with FOURS, of four) each take every so many-th row of a piece as there are
-// of them. src/op/reduce.c
+// of them. src/op/reduce_gpu.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #extension GL_EXT_control_flow_attributes : require

@@ -1,5 +1,5 @@
 // Sums, maxima or first indices of maxima of pieces of dense rows: x [a, rows] -> y [a, pieces], each piece the work of
-// WIDTH neighbouring invocations. src/op/reduce.c
+// WIDTH neighbouring invocations. src/op/reduce_gpu.c
 #version 450
 #extension GL_GOOGLE_include_directive : require
 #include "common.glsl"

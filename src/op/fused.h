@@ -1,5 +1,5 @@
-/* Several elementwise calls as one, or a call and elementwise ones on its result: what src/graph/fuse.c makes of a group, and
-   kernels run. */
+/* Several elementwise calls as one, or a call and elementwise ones on its result: what src/graph/fuse_call.c makes of a group,
+   and kernels run. */
 #ifndef HK_OP_FUSED_H
 #define HK_OP_FUSED_H
 
@@ -47,7 +47,7 @@ struct hk_preceded {
 bool hk_fused_fits(const struct hk_call *call, const struct hk_limits *limits);
 hk_status hk_fused_gpu(const struct hk_step *step, struct hk_recorder *recorder);
 
-/* Not in ops.def: nobody but src/graph/fuse.c calls them, with groups that it has made. */
+/* Not in ops.def: nobody but src/graph/fuse_call.c calls them, with groups that it has made. */
 extern const struct hk_op hk_op_fused, hk_op_fused_matmul, hk_op_fused_reduce;
 
 #endif

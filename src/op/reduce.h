@@ -1,9 +1,33 @@
-/* What others need of reductions: backward rules, and the op that is elementwise ops and a reduction in one. */
+/* Between the reductions' rows, their CPU kernel and their GPU side, and what others need of them: backward rules, and the op
+   that is elementwise ops and a reduction in one. */
 #ifndef HK_OP_REDUCE_H
 #define HK_OP_REDUCE_H
 
 #include "op/fused.h"
 #include "op/written.h"
+
+/* The last: the second level of argmax on the GPU. */
+enum reduce_kind { REDUCE_SUM, REDUCE_MAX, REDUCE_ARGMAX, REDUCE_ARGMAX_PIECES };
+
+struct reduce_attrs {
+    enum reduce_kind kind;
+    float scale; /* of the sum */
+};
+
+/* Kernels reduce [A, R, B] to [A, B]: pieces of the R rows, then, as a level of its own, the pieces, so that the order of
+   additions is a matter of the shape alone and no sum has many terms. A piece of rows of B elements has REDUCE_PIECE elements
+   or, where that is more, 256 rows. */
+enum { REDUCE_PIECE = 16384 };
+
+static inline int64_t piece_rows(int64_t columns) {
+    int64_t width = 1;
+    while (width < columns && width < 64) width *= 2;
+    return REDUCE_PIECE / width;
+}
+
+static inline int64_t piece_count(int64_t rows, int64_t columns) {
+    return HK_MAX((rows + piece_rows(columns) - 1) / piece_rows(columns), 1);
+}
 
 /* x summed over the axes along which `like` was broadcast to x's shape; x itself where there are none. */
 struct hk_value *hk_sum_to(struct hk_value *x, const struct hk_value *like);
