@@ -51,7 +51,7 @@ uint b_of(uint batch) {
 }
 
 // What becomes of element i of c, in this column, or of four that begin there, all of them aligned: it is stored. A kernel that is
-// written for a product and ops on it ends in other functions of these names (src/op/fused_gpu.c).
+// written for a product and ops on it ends in other functions of these names (src/op/fused_matmul.c).
 #ifdef FOLLOWED
 void finish(uint i, uint column, float x);
 void finish_four(uint i, uint column, vec4 x);

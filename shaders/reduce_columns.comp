@@ -22,7 +22,7 @@ layout(push_constant) uniform Push {
     uint blocks; // of WIDTH columns
     uint first;  // not used here, nor is base_other
     float scale;
-#ifdef PRECEDED // by ops that are part of a kernel written for them and a reduction (src/op/fused_gpu.c): their push constants
+#ifdef PRECEDED // by ops that are part of a kernel written for them and a reduction (src/op/fused_reduce.c): their push constants
     uint w[PRECEDED];
 #endif
 } p;

@@ -19,7 +19,7 @@ layout(push_constant) uniform Push {
     uint columns, blocks; // not used here
     uint first;  // the first element's number in its row
     float scale;
-#ifdef PRECEDED // by ops that are part of a kernel written for them and a reduction (src/op/fused_gpu.c): their push constants
+#ifdef PRECEDED // by ops that are part of a kernel written for them and a reduction (src/op/fused_reduce.c): their push constants
     uint w[PRECEDED];
 #endif
 } p;

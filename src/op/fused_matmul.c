@@ -3,6 +3,7 @@
 #ifdef HK_ISA_NAME
 #include "op/matmul_cpu.h"
 #else
+#include "op/fused_glsl.h"
 #include "op/matmul.h"
 #include "op/strided.h"
 #endif
@@ -83,6 +84,129 @@ static struct hk_cost cost(const struct hk_step *step) {
     return (struct hk_cost){.flops = flops + hk_matmul_cost(&h.product).flops};
 }
 
+/* ---- The end of a product's kernel ---- */
+
+/* How an operand lies beside c: element i at word i, all at word 0, the elements of a row, or one for each row. */
+enum beside { SAME, NUMBER, ROW, COLUMN, OTHERWISE };
+
+static enum beside beside(const struct hk_operand *o, int64_t columns) {
+    const int last = o->rank - 1;
+    int64_t stride = 1;
+    const enum lie lie = hk_lie_of(o);
+    if (lie != STRIDED) return lie == DENSE ? SAME : NUMBER;
+    bool row = o->shape[last] == columns && o->stride[last] == 1, column = o->shape[last] == columns && o->stride[last] == 0;
+    for (int i = last - 1; i >= 0; i--) {
+        if (o->shape[i] == 1) continue;
+        row = row && o->stride[i] == 0;
+        column = column && o->stride[i] == stride;
+        stride *= o->shape[i];
+    }
+    return row ? ROW : column ? COLUMN : OTHERWISE;
+}
+
+/* Whether a kernel can have operands that lie as these do. Sets fours. */
+static bool finish_fits(struct hk_finish *finish, const struct hk_limits *limits) {
+    const int count = finish->steps->n_outputs + finish->steps->n_inputs - 1;
+    finish->fours = finish->columns % 4 == 0;
+    for (int k = 0; k < count; k++) {
+        const struct hk_operand *o = &finish->operands[k];
+        const size_t size = hk_dtype_size(o->dtype);
+        const enum beside lies = beside(o, finish->columns);
+        if (lies == OTHERWISE || size == 1 || (size == 2 && (lies != SAME || hk_binding_rest(o)))) return false;
+        if (hk_operand_span(o) > limits->max_range - limits->offset_align) return false;
+        finish->fours = finish->fours && (lies != SAME || hk_binds_fours(limits, o));
+    }
+    return count <= HK_FINISH_OPERANDS;
+}
+
+static bool is_small(const struct hk_operand *o) { return hk_dtype_size(o->dtype) == 2; }
+
+/* Whether operand k lies as c does. */
+static bool lies_as_c(const struct hk_finish *f, int k) { return beside(&f->operands[k], f->columns) == SAME; }
+
+/* The bits of operand k beside c's element i, or if it does not lie as c does beside element i + e. */
+static void write_beside(struct hk_written *t, const struct hk_finish *f, int k, int e) {
+    switch (beside(&f->operands[k], f->columns)) {
+    case SAME:
+        if (!is_small(&f->operands[k])) hk_write(t, "w%d[p.after[%d] + i]", k, k);
+        else hk_write(t, "bitfieldExtract(w%d[p.after[%d] + i / 2], int(i %% 2) * 16, 16)", k, k);
+        break;
+    case ROW: hk_write(t, "w%d[p.after[%d] + column + %d]", k, k, e); break;
+    case COLUMN: hk_write(t, "w%d[p.after[%d] + i / p.n]", k, k); break;
+    default: hk_write(t, "w%d[p.after[%d]]", k, k);
+    }
+}
+
+/* The results for element e of a unit, whose sum is `sum`: r0_e ... An operand that lies as c does has been read by fours. */
+static void write_finish_call(struct hk_written *t, const struct hk_finish *f, const char *sum, int e, bool fours) {
+    static const char component[] = "xyzw";
+    const int n_outputs = f->steps->n_outputs;
+    for (int o = 0; o < n_outputs; o++) hk_write(t, "%s r%d_%d", o ? "," : "    uint", o, e);
+    hk_write(t, ";\n    make(floatBitsToUint(%s) ^ NOTHING, ", sum);
+    for (int k = n_outputs; k < n_outputs + f->steps->n_inputs - 1; k++) {
+        if (!fours || !lies_as_c(f, k)) write_beside(t, f, k, e);
+        else if (is_small(&f->operands[k])) hk_write(t, "bitfieldExtract(x%d.%c, %d, 16)", k, component[e / 2], e % 2 * 16);
+        else hk_write(t, "x%d.%c", k, component[e]);
+        hk_write(t, ", ");
+    }
+    for (int o = 0; o < n_outputs; o++) hk_write(t, "%sr%d_%d", o ? ", " : "", o, e);
+    hk_write(t, ");\n");
+}
+
+/* Results of 16 bits are made by fours alone. */
+static void write_finish(struct hk_written *t, const struct hk_finish *f) {
+    hk_write(t, "void finish(uint i, uint column, float x) {\n");
+    write_finish_call(t, f, "x", 0, false);
+    if (f->keeps) hk_write(t, "    c[p.base_c + i] = x;\n");
+    for (int o = 0; o < f->steps->n_outputs; o++)
+        if (!is_small(&f->operands[o])) hk_write(t, "    w%d[p.after[%d] + i] = r%d_0;\n", o, o, o);
+    hk_write(t, "}\n");
+}
+
+static void write_finish_four(struct hk_written *t, const struct hk_finish *f) {
+    static const char *const sums[] = {"x.x", "x.y", "x.z", "x.w"};
+    const int n_outputs = f->steps->n_outputs;
+    hk_write(t, "void finish_four(uint i, uint column, vec4 x) {\n");
+    for (int k = n_outputs; k < n_outputs + f->steps->n_inputs - 1; k++) {
+        if (!lies_as_c(f, k)) continue;
+        if (is_small(&f->operands[k])) hk_write(t, "    const uvec2 x%d = t%d[(p.after[%d] + i / 2) / 2];\n", k, k, k);
+        else hk_write(t, "    const uvec4 x%d = f%d[(p.after[%d] + i) / 4];\n", k, k, k);
+    }
+    for (int e = 0; e < 4; e++) write_finish_call(t, f, sums[e], e, true);
+    if (f->keeps) hk_write(t, "    c4[(p.base_c + i) / 4] = x;\n");
+    for (int o = 0; o < n_outputs; o++) {
+        if (is_small(&f->operands[o]))
+            hk_write(t, "    t%d[(p.after[%d] + i / 2) / 2] = uvec2(r%d_0 | r%d_1 << 16, r%d_2 | r%d_3 << 16);\n", o, o, o, o,
+                     o, o);
+        else hk_write(t, "    f%d[(p.after[%d] + i) / 4] = uvec4(r%d_0, r%d_1, r%d_2, r%d_3);\n", o, o, o, o, o, o);
+    }
+    hk_write(t, "}\n");
+}
+
+hk_status hk_finish_add(const struct hk_finish *finish, const char *define, bool fours, int push_word, struct hk_written *text,
+                        struct hk_dispatch *d) {
+    const int n_outputs = finish->steps->n_outputs, count = n_outputs + finish->steps->n_inputs - 1;
+    struct fused_kernel k = {.fused = finish->steps, .apart = -1};
+    k.body.first_constant = d->n_spec;
+    hk_write_make(&k);
+    hk_write(text, "#version 450\n#define FOLLOWED\n");
+    if (define) hk_write(text, "#define %s\n", define);
+    hk_write(text, "#include \"%s.comp\"\n#define NOTHING (p.m >> 31)\n", d->shader);
+    hk_write_includes(&k, text);
+    hk_write_declarations(&k, text);
+    for (int o = 0; o < count; o++) hk_write(text, "WORDS(%d, w%d);\n", d->n_bindings + o, o);
+    for (int o = 0; o < count && fours; o++)
+        if (lies_as_c(finish, o))
+            hk_write(text, is_small(&finish->operands[o]) ? "WORD_TWOS(%d, t%d);\n" : "WORD_FOURS(%d, f%d);\n",
+                     d->n_bindings + o, o);
+    hk_write(text, "%s", k.body.text);
+    write_finish(text, finish);
+    if (fours) write_finish_four(text, finish);
+    for (int o = 0; o < count; o++)
+        hk_bind(d, &finish->operands[o], o < n_outputs ? HK_WRITE : HK_READ, push_word + o);
+    return hk_fused_source(&k, "fused_matmul", text, d);
+}
+
 /* ---- GPU ---- */
 
 /* Whether one kernel does all of it. operands: HK_FUSED_OPERANDS, for *finish. */
@@ -94,7 +218,7 @@ static bool make_finish(const struct halves *h, bool keeps, const struct hk_limi
         operands[rest->n_outputs + k - 1] = hk_broadcast_operand(&rest->inputs[k], &rest->outputs[0]);
     *finish = (struct hk_finish){.steps = rest->attrs, .keeps = keeps, .columns = h->sums.shape[h->sums.rank - 1],
                                  .operands = operands};
-    return hk_finish_fits(finish, limits) && hk_matmul_finishes(&h->product, finish, limits);
+    return finish_fits(finish, limits) && hk_matmul_finishes(&h->product, finish, limits);
 }
 
 /* As far as sizes and dtypes say: where memory begins off a multiple of its unit, gpu() still takes two kernels. */

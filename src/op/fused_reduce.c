@@ -4,7 +4,7 @@
 #ifdef HK_ISA_NAME
 #include "op/reduce_cpu.h"
 #else
-#include "op/fused.h"
+#include "op/fused_glsl.h"
 #include "op/reduce.h"
 #include "op/strided.h"
 #endif
@@ -55,6 +55,61 @@ static struct hk_cost cost(const struct hk_step *step) {
     double flops = attrs->steps.n_steps + 1;
     for (int i = 0; i < attrs->shape.rank; i++) flops *= (double)attrs->shape.size[i];
     return (struct hk_cost){.flops = flops};
+}
+
+/* ---- The beginning of a reduction's kernel ---- */
+
+bool hk_start_fits(const struct hk_start *start, int words, int bindings, const struct hk_limits *limits) {
+    const int n_outputs = start->steps->n_outputs, count = n_outputs + start->steps->n_inputs;
+    int rank = 0, strided = 0;
+    for (int i = 0; i < start->operands[0].rank; i++) rank += start->operands[0].shape[i] != 1;
+    for (int k = 0; k < count; k++) {
+        const struct hk_operand *o = &start->operands[k];
+        const size_t size = hk_dtype_size(o->dtype);
+        if (size == 1 || (k < n_outputs && size != 4)) return false;
+        if (hk_operand_span(o) > limits->max_range - limits->offset_align) return false;
+        strided += hk_lie_of(o) == STRIDED;
+    }
+    return bindings + count - 1 <= HK_MAX_BINDINGS && 4 * (words + hk_fused_words(rank, count, strided)) <= HK_MAX_PUSH_BYTES;
+}
+
+/* Functions that give element i of what is reduced, and four from i on: both are there, whichever is called. */
+static void write_load(struct fused_kernel *k, const struct hk_start *start) {
+    hk_write(&k->body, "float load(uint i) {\n");
+    hk_write_body(k);
+    hk_write(&k->body, "    const float made = uintBitsToFloat(v%d);\n", hk_fused_value(k->fused, start->last));
+    if (start->keeps) hk_write(&k->body, "    x[p.base_x + i] = made;\n");
+    hk_write(&k->body, "    return made;\n}\n");
+    hk_write(&k->body, "vec4 load_four(uint i) { return vec4(load(i), load(i + 1), load(i + 2), load(i + 3)); }\n");
+}
+
+static void write_load_four(struct fused_kernel *k, const struct hk_start *start) {
+    const int o = start->last;
+    hk_write_make(k);
+    hk_write(&k->body, "vec4 load_four(uint first) {\n    const uint i = first / 4;\n");
+    hk_write_body(k);
+    hk_write(&k->body, "    const vec4 made = uintBitsToFloat(uvec4(r%d_0, r%d_1, r%d_2, r%d_3));\n", o, o, o, o);
+    if (start->keeps) hk_write(&k->body, "    x_fours[(p.base_x + first) / 4] = made;\n");
+    hk_write(&k->body, "    return made;\n}\nfloat load(uint i) { return 0.0; }\n");
+}
+
+hk_status hk_start_add(const struct hk_start *start, bool fours, const struct hk_recorder *recorder, struct hk_written *text,
+                       struct hk_dispatch *d) {
+    struct fused_kernel k = hk_fused_kernel(start->steps, recorder, start->operands);
+    if (!fours || k.unit != 4) k.unit = 1;
+    k.apart = start->last, k.first_binding = d->n_bindings;
+    k.body.first_constant = d->n_spec;
+    if (k.unit > 1) write_load_four(&k, start);
+    else write_load(&k, start);
+    hk_write(text, "#version 450\n#define PRECEDED %d\n#include \"%s.comp\"\n", k.words, d->shader);
+    hk_write(text, "#define NOTHING (p.w[0] >> 31)\n");
+    hk_write_includes(&k, text);
+    hk_write_declarations(&k, text);
+    hk_write(text, "%s", k.body.text);
+    hk_fused_push(&k, start->operands, d);
+    for (int o = 0; o < k.n_operands; o++)
+        if (o != k.apart) d->bytes += (double)hk_operand_span(&start->operands[o]);
+    return hk_fused_source(&k, "fused_reduce", text, d);
 }
 
 /* ---- GPU ---- */

@@ -152,50 +152,21 @@ typedef void tile_fn(int64_t k, const float *a, const float *b, const struct til
                                                  const struct tile_out *out) {                                         \
         tile(rows, vectors, k, a, a_row, a_step, b, out);                                                              \
     }
-#define TILE_PAIR(rows)                                                                                                \
+#define TILES(rows)                                                                                                    \
     TILE(rows, 1, packed, 1, rows)                                                                                     \
     TILE(rows, 2, packed, 1, rows)                                                                                     \
     TILE(rows, 1, across, 1, GEMM_COLUMNS)                                                                             \
     TILE(rows, 2, across, 1, GEMM_COLUMNS)                                                                             \
     TILE(rows, 1, along, GEMM_COLUMNS, 1)                                                                              \
-    TILE(rows, 2, along, GEMM_COLUMNS, 1)                                                                              \
-    _Static_assert(rows <= GEMM_ROWS, "tile")
+    TILE(rows, 2, along, GEMM_COLUMNS, 1)
 #define TILE_NAMES(rows)                                                                                               \
     {                                                                                                                  \
         [GEMM_PACKED] = {tile_packed_##rows##_1, tile_packed_##rows##_2},                                              \
         [GEMM_ACROSS] = {tile_across_##rows##_1, tile_across_##rows##_2},                                              \
         [GEMM_ALONG] = {tile_along_##rows##_1, tile_along_##rows##_2},                                                 \
-    }
-
-TILE_PAIR(1);
-TILE_PAIR(2);
-TILE_PAIR(3);
-TILE_PAIR(4);
-#if GEMM_ROWS > 4
-TILE_PAIR(5);
-TILE_PAIR(6);
-#endif
-#if GEMM_ROWS > 6
-TILE_PAIR(7);
-TILE_PAIR(8);
-TILE_PAIR(9);
-TILE_PAIR(10);
-TILE_PAIR(11);
-TILE_PAIR(12);
-TILE_PAIR(13);
-TILE_PAIR(14);
-#endif
-
-static tile_fn *const tiles[GEMM_ROWS][3][2] = {
-    TILE_NAMES(1),  TILE_NAMES(2),  TILE_NAMES(3),  TILE_NAMES(4),
-#if GEMM_ROWS > 4
-    TILE_NAMES(5),  TILE_NAMES(6),
-#endif
-#if GEMM_ROWS > 6
-    TILE_NAMES(7),  TILE_NAMES(8),  TILE_NAMES(9),  TILE_NAMES(10),
-    TILE_NAMES(11), TILE_NAMES(12), TILE_NAMES(13), TILE_NAMES(14),
-#endif
-};
+    },
+GEMM_EACH_ROWS(TILES)
+static tile_fn *const tiles[GEMM_ROWS][3][2] = {GEMM_EACH_ROWS(TILE_NAMES)};
 
 void gemm_tile(int rows, int64_t width, int64_t k, const float *a, enum gemm_left left, const float *b, float *c,
                int64_t c_row, enum gemm_start start, const float *bias) {

@@ -20,14 +20,17 @@
 
 #define INLINED static inline __attribute__((always_inline)) /* with the dtype or the size known */
 
-/* The register tile: GEMM_ROWS x GEMM_COLUMNS sums stay in registers. */
+/* The register tile: GEMM_ROWS x GEMM_COLUMNS sums stay in registers. GEMM_EACH_ROWS(x): x(1) to x(GEMM_ROWS). */
 #define GEMM_COLUMNS (2 * VW)
 #if VW == 16
 #define GEMM_ROWS 14
+#define GEMM_EACH_ROWS(x) x(1) x(2) x(3) x(4) x(5) x(6) x(7) x(8) x(9) x(10) x(11) x(12) x(13) x(14)
 #elif VW == 8
 #define GEMM_ROWS 6
+#define GEMM_EACH_ROWS(x) x(1) x(2) x(3) x(4) x(5) x(6)
 #else
 #define GEMM_ROWS 4
+#define GEMM_EACH_ROWS(x) x(1) x(2) x(3) x(4)
 #endif
 
 /* Blocks of the product: a strip of A (GEMM_ROWS x GEMM_DEPTH) stays in the first cache, GEMM_STRIPS of them in the

@@ -11,7 +11,7 @@ enum { COLUMNS = 32, STEP = 32 };
 enum { ROWS = 32, DEPTH = 384, PANEL = 3 * DEPTH, WIDTH = 384 };
 #define PACKED_ROWS(rows) ROWS
 #else
-enum { ROWS = 14, DEPTH = 768, PANEL = DEPTH, WIDTH = 2048 };
+enum { ROWS = GEMM_ROWS, DEPTH = 768, PANEL = DEPTH, WIDTH = 2048 };
 #define PACKED_ROWS(rows) (rows)
 #endif
 _Static_assert(((WIDTH + ROWS) * (PANEL / 2) + VW) * sizeof(uint32_t) <= CPU_WORKSPACE_BYTES, "workspace");
@@ -213,22 +213,9 @@ typedef void tile_fn(int64_t k, const uint32_t *a, const uint32_t *b, const stru
     static void tile_##rows(int64_t k, const uint32_t *a, const uint32_t *b, const struct tile_out *out) {             \
         tile(rows, k, a, b, out);                                                                                      \
     }
-TILE(1)
-TILE(2)
-TILE(3)
-TILE(4)
-TILE(5)
-TILE(6)
-TILE(7)
-TILE(8)
-TILE(9)
-TILE(10)
-TILE(11)
-TILE(12)
-TILE(13)
-TILE(14)
-static tile_fn *const tiles[ROWS] = {tile_1, tile_2, tile_3,  tile_4,  tile_5,  tile_6,  tile_7,
-                                     tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14};
+#define TILE_NAME(rows) tile_##rows,
+GEMM_EACH_ROWS(TILE)
+static tile_fn *const tiles[ROWS] = {GEMM_EACH_ROWS(TILE_NAME)};
 
 static void multiply_tile(int64_t k, const uint32_t *a, const uint32_t *b, const struct tile_out *out) {
     tiles[out->rows - 1](k, a, b, out);

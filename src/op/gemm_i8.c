@@ -215,35 +215,10 @@ typedef void tile_fn(int64_t depth, const uint32_t *a, const uint32_t *b, const 
 #define TILE(rows)                                                                                                         \
     static void tile_##rows(int64_t depth, const uint32_t *a, const uint32_t *b, const struct tile_out *out) {             \
         tile(rows, depth, a, b, out);                                                                                      \
-    }                                                                                                                      \
-    _Static_assert(rows <= GEMM_ROWS, "tile")
-TILE(1);
-TILE(2);
-TILE(3);
-TILE(4);
-#if GEMM_ROWS > 4
-TILE(5);
-TILE(6);
-#endif
-#if GEMM_ROWS > 6
-TILE(7);
-TILE(8);
-TILE(9);
-TILE(10);
-TILE(11);
-TILE(12);
-TILE(13);
-TILE(14);
-#endif
-static tile_fn *const tiles[GEMM_ROWS] = {
-    tile_1, tile_2, tile_3, tile_4,
-#if GEMM_ROWS > 4
-    tile_5, tile_6,
-#endif
-#if GEMM_ROWS > 6
-    tile_7, tile_8, tile_9, tile_10, tile_11, tile_12, tile_13, tile_14,
-#endif
-};
+    }
+#define TILE_NAME(rows) tile_##rows,
+GEMM_EACH_ROWS(TILE)
+static tile_fn *const tiles[GEMM_ROWS] = {GEMM_EACH_ROWS(TILE_NAME)};
 
 /* ---- The blocked product ---- */
 

@@ -12,12 +12,9 @@ struct hk_finish {
     int64_t columns;
     const struct hk_operand *operands; /* the steps' outputs, then their inputs but the sums, all in one shape, c's or another of
                                           as many elements */
-    bool fours; /* what hk_finish_fits finds: they can be read and written four elements at once */
+    bool fours; /* they can be read and written four elements at once */
 };
 enum { HK_FINISH_OPERANDS = 4 };
-
-/* Whether a kernel can have operands that lie as these do. Sets fours. */
-bool hk_finish_fits(struct hk_finish *finish, const struct hk_limits *limits);
 
 /* Makes the kernel of a dispatch one that finishes so: its text begins with the shader's, in which `define`, unless NULL, is
    defined. Adds constants and bindings, and bases from a push word on. fours: the text has finish_four, too. */
