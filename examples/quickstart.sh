@@ -42,7 +42,7 @@ if [ "$device" = cpu ] || [ ! -e /dev/dri ]; then
     ! grep -qE 'avx512_bf16|amx_bf16' /proc/cpuinfo || precision=bf16 # a third more steps
 fi
 build/hekla train --data "$data" --out "$work/run" --minutes "$minutes" --device "$device" \
-    --model llama --layers 6 --heads 4 --width 64 --context 256 --batch 8 --lr 6e-3 --schedule linear \
+    --model llama --layers 6 --heads 4 --width 64 --context 256 --batch 8 --lr 4e-3 --schedule linear \
     --precision "$precision"
 echo
 echo "It writes:"
