@@ -10,7 +10,7 @@ layout(push_constant) uniform Push {
     uint base_parts, base_c, base_bias;
     uint parts, elements; // elements: of one part's products, [batch, M, N]
     uint m, n, c_batch, c_row;
-    uint after[4]; // as matmul.glsl has it, and the functions too
+    uint after[4]; // as matmul_push.glsl has it, and matmul.glsl the functions
 } p;
 
 READ_FLOATS(0, parts);

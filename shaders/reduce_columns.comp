@@ -32,8 +32,8 @@ FLOATS(1, y);
 layout(set = 0, binding = 0, std430) buffer Fours_x { vec4 x_fours[]; };
 layout(set = 0, binding = 1, std430) buffer Fours_y { vec4 y_fours[]; };
 
-// Element i of x, or four that begin there, or in row r from first on, counted from BASE. A kernel that makes them loads each
-// once.
+// Element i, or four that begin there, or in row r from first on. i counts from x's first element where a kernel makes x, which
+// it does once for each; else from the binding's first word, BASE included.
 #ifdef PRECEDED
 #define BASE 0
 float load(uint i);

@@ -77,8 +77,7 @@ HK_API struct hk_value *hk_gelu_tanh(struct hk_value *x); /* its approximation b
 HK_API struct hk_value *hk_softplus(struct hk_value *x);  /* log(1 + exp(x)) */
 HK_API struct hk_value *hk_affine(struct hk_value *x, float scale, float offset); /* scale * x + offset */
 /* Any dtype to any. To i32 and u8: toward zero, clamped. To i8: to the nearest, even where two are as near, clamped to
-   -128 ... 127, as quantizing wants it. NaN becomes the integer 0. Gradients pass between f32, f16 and bf16 alone. The
-   result of a permuted x lies in memory as x does. */
+   -128 ... 127, as quantizing wants it. NaN becomes the integer 0. Gradients pass between f32, f16 and bf16 alone. */
 HK_API struct hk_value *hk_cast(struct hk_value *x, enum hk_dtype dtype);
 
 /* Two values, broadcast as NumPy does: aligned at the last dimension, a size of 1 stretches. */

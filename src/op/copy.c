@@ -1,5 +1,6 @@
 /* Copies: contiguous, and conversion between dtypes. */
 #include "op/op.h"
+#include "op/shape.h"
 #include "op/strided.h"
 #include "op/written.h"
 
@@ -161,24 +162,16 @@ struct hk_value *hk_contiguous(struct hk_value *x) {
     return !x || hk_is_dense(x) ? x : hk_call_op(NULL, &hk_op_copy, &x, 1, NULL, 0);
 }
 
-/* x's dimensions in the order in which they lie in memory. */
-static struct hk_axes memory_order(const struct hk_value *x) {
-    struct hk_axes order = {.count = x->rank};
-    for (int i = 0, at; i < x->rank; order.axis[at] = i++)
-        for (at = i; at > 0 && x->stride[order.axis[at - 1]] < x->stride[i]; at--) order.axis[at] = order.axis[at - 1];
-    return order;
-}
-
-/* Dimensions may lie in another order, and do in the result then. */
+/* Where it narrows, dimensions that lie in another order still do in the result: attention's queries and products' factors are
+   read as they lie. What widens is for elementwise ops, which run as one where all of it is dense. */
 struct hk_value *hk_cast(struct hk_value *x, enum hk_dtype dtype) {
     if (!x || x->dtype == dtype) return x;
-    if (!hk_is_dense(x)) {
-        struct hk_axes order = memory_order(x), back = order;
+    if (!hk_is_dense(x) && hk_dtype_size(dtype) < hk_dtype_size(x->dtype)) {
+        const struct hk_axes order = hk_memory_order(x);
         struct hk_value *in_order = hk_permute(x, order);
-        for (int i = 0; i < order.count; i++) back.axis[order.axis[i]] = i;
-        if (in_order && hk_is_dense(in_order)) return hk_permute(hk_cast(in_order, dtype), back);
-        x = hk_contiguous(x);
+        if (in_order && hk_is_dense(in_order)) return hk_permute(hk_cast(in_order, dtype), hk_inverse(order));
     }
+    x = hk_contiguous(x);
     return hk_call_op(NULL, &hk_op_cast, &x, 1, &dtype, sizeof dtype);
 }
 #endif

@@ -193,7 +193,7 @@ hk_status hk_finish_add(const struct hk_finish *finish, const char *define, bool
     if (define) hk_write(text, "#define %s\n", define);
     hk_write(text, "#include \"%s.comp\"\n#define NOTHING (p.m >> 31)\n", d->shader);
     hk_write_includes(&k, text);
-    hk_write_declarations(&k, text);
+    hk_write_declarations(&k, text); /* of constants: k has no operands of its own */
     for (int o = 0; o < count; o++) hk_write(text, "WORDS(%d, w%d);\n", d->n_bindings + o, o);
     for (int o = 0; o < count && fours; o++)
         if (lies_as_c(finish, o))

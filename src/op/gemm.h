@@ -33,6 +33,9 @@
 #define GEMM_EACH_ROWS(x) x(1) x(2) x(3) x(4)
 #endif
 
+#define GEMM_ONE_MORE(row) +1
+_Static_assert(0 GEMM_EACH_ROWS(GEMM_ONE_MORE) == GEMM_ROWS, "a register tile for every height");
+
 /* Blocks of the product: a strip of A (GEMM_ROWS x GEMM_DEPTH) stays in the first cache, GEMM_STRIPS of them in the
    second, a block of B (GEMM_DEPTH x GEMM_WIDTH) in the second or the third. */
 #define GEMM_DEPTH 384

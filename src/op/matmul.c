@@ -8,7 +8,7 @@
 #include "op/matmul_cpu.h"
 
 /* A product of a step, cut into jobs: one part of C in one batch item each. */
-struct product {
+struct cut_product {
     const struct hk_operand *a, *b; /* the operands of `whole`, perhaps in the other order */
     struct gemm whole;              /* of batch item 0 */
     int64_t part_m, part_n, parts_m, parts_n;
@@ -44,13 +44,13 @@ static void multiply_few(const struct gemm *g, float *workspace) {
 }
 
 /* The steps that follow, on a part of C that begins at this element, while it is in a cache. */
-static void run_steps(const struct product *p, int64_t begin, int64_t rows, int64_t columns) {
+static void run_steps(const struct cut_product *p, int64_t begin, int64_t rows, int64_t columns) {
     const int64_t n = p->whole.n;
     if (columns == n) columns *= rows, rows = 1;
     for (int64_t r = 0; r < rows; r++) fused_run(p->then, begin + r * n, begin + r * n + columns, NULL);
 }
 
-static void run_job(const struct product *p, int64_t job, float *workspace) {
+static void run_job(const struct cut_product *p, int64_t job, float *workspace) {
     const int64_t item = job / (p->parts_m * p->parts_n), part = job % (p->parts_m * p->parts_n);
     const int64_t i = part / p->parts_n * p->part_m, j = part % p->parts_n * p->part_n;
     struct gemm g = p->whole;
@@ -67,7 +67,7 @@ static void run_job(const struct product *p, int64_t job, float *workspace) {
 }
 
 static void run_jobs(void *context, int thread, int64_t begin, int64_t end) {
-    const struct product *p = context;
+    const struct cut_product *p = context;
     float *workspace = (float *)(void *)(p->workspace + (size_t)thread * p->workspace_bytes);
     for (int64_t job = begin; job < end; job++) run_job(p, job, workspace);
 }
@@ -102,7 +102,7 @@ static void find_dense_strides(struct gemm *g) {
 }
 
 /* c = a b with one column is c^T = b^T a^T with one row, for which there is a way without packing. */
-static void exchange(struct product *p) {
+static void exchange(struct cut_product *p) {
     const struct gemm g = p->whole;
     const struct hk_operand *a = p->a;
     p->a = p->b, p->b = a;
@@ -126,7 +126,7 @@ static bool is_even(int64_t jobs, int64_t threads) { return jobs >= threads && (
 
 /* Cuts C until all threads have as much to do, but not below the size where packing would be most of the work: each part
    packs its operands anew. */
-static void choose_parts(struct product *p, int64_t batch, int threads) {
+static void choose_parts(struct cut_product *p, int64_t batch, int threads) {
     const int64_t m = p->whole.m, n = p->whole.n;
     const int64_t least_m = p->few ? m : 4 * GEMM_ROWS, least_n = p->few ? 4 * GEMM_COLUMNS : 2 * GEMM_COLUMNS;
     int64_t parts_m = 1, parts_n = p->few ? 1 : HK_MAX((n + GEMM_WIDTH - 1) / GEMM_WIDTH, 1);
@@ -146,7 +146,7 @@ static void choose_parts(struct product *p, int64_t batch, int threads) {
 }
 
 void matmul_run(const struct hk_step *step, const struct cpu *cpu, const struct fused_job *then) {
-    struct product p = {.a = &step->inputs[0],
+    struct cut_product p = {.a = &step->inputs[0],
                         .b = &step->inputs[1],
                         .whole = whole_product(step),
                         .workspace = cpu->workspace,

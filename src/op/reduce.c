@@ -2,6 +2,7 @@
    reduce_cpu.c and reduce_gpu.c reduce. */
 #ifndef HK_ISA_NAME
 #include "op/reduce.h"
+#include "op/shape.h"
 
 CPU_DECLARE(reduce);
 
@@ -143,17 +144,6 @@ static struct hk_value *reduce_runs(const struct request *q, struct hk_value *x,
     return x;
 }
 
-/* The dimensions in the order in which they lie in memory, outermost first. */
-static struct hk_axes memory_order(const struct hk_value *x) {
-    struct hk_axes order = {.count = x->rank};
-    for (int i = 0; i < x->rank; i++) {
-        int k = i;
-        for (; k > 0 && x->stride[order.axis[k - 1]] < x->stride[i]; k--) order.axis[k] = order.axis[k - 1];
-        order.axis[k] = i;
-    }
-    return order;
-}
-
 static struct hk_shape result_shape(const struct hk_value *x, unsigned mask, bool keepdims) {
     struct hk_shape shape = {0};
     for (int i = 0; i < x->rank; i++) {
@@ -167,13 +157,9 @@ static struct hk_shape result_shape(const struct hk_value *x, unsigned mask, boo
 static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool keepdims);
 static struct hk_value *reduce_in_memory_order(const struct request *q, struct hk_value *x, struct hk_axes order) {
     struct request there = *q;
-    struct hk_axes inverse = {.count = order.count};
     there.mask = 0;
-    for (int i = 0; i < order.count; i++) {
-        inverse.axis[order.axis[i]] = i;
-        there.mask |= (q->mask >> order.axis[i] & 1) << i;
-    }
-    return hk_permute(reduce(&there, hk_permute(x, order), true), inverse);
+    for (int i = 0; i < order.count; i++) there.mask |= (q->mask >> order.axis[i] & 1) << i;
+    return hk_permute(reduce(&there, hk_permute(x, order), true), hk_inverse(order));
 }
 
 static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool keepdims) {
@@ -182,7 +168,7 @@ static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool
     if (q->kind == REDUCE_ARGMAX || (q->kind == REDUCE_MAX && runs.n_reduced > 1))
         return hk_reshape(reduce_at_once(q, x), shape);
     if (!hk_is_dense(x)) {
-        const struct hk_axes order = memory_order(x);
+        const struct hk_axes order = hk_memory_order(x);
         struct hk_value *permuted = hk_permute(x, order);
         if (permuted && hk_is_dense(permuted)) return hk_reshape(reduce_in_memory_order(q, x, order), shape);
         x = hk_contiguous(x);

@@ -146,11 +146,24 @@ struct hk_value *hk_reshape(struct hk_value *x, struct hk_shape shape) {
 
 /* ---- Permute and transpose ---- */
 
+struct hk_axes hk_memory_order(const struct hk_value *x) {
+    struct hk_axes order = {.count = x->rank};
+    for (int i = 0; i < x->rank; i++) {
+        int k = i;
+        for (; k > 0 && x->stride[order.axis[k - 1]] < x->stride[i]; k--) order.axis[k] = order.axis[k - 1];
+        order.axis[k] = i;
+    }
+    return order;
+}
+
+struct hk_axes hk_inverse(struct hk_axes order) {
+    struct hk_axes inverse = {.count = order.count};
+    for (int i = 0; i < order.count; i++) inverse.axis[order.axis[i]] = i;
+    return inverse;
+}
+
 static void permute_backward(struct hk_backward *b) {
-    const struct hk_axes *order = b->call->attrs;
-    struct hk_axes inverse = {.count = order->count};
-    for (int i = 0; i < order->count; i++) inverse.axis[order->axis[i]] = i;
-    b->results[0] = hk_permute(b->grads[0], inverse);
+    b->results[0] = hk_permute(b->grads[0], hk_inverse(*(const struct hk_axes *)b->call->attrs));
 }
 
 const struct hk_op hk_op_permute = {

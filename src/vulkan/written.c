@@ -189,26 +189,25 @@ hk_status vk_written_find(struct vk_device *device, const char *source, const st
 /* ---- What shaderc knows: it may be older than the glslc that made the kernels that are built in ---- */
 
 /* Not from the cache on disk: another shaderc may have filled that. */
-static bool knows(const char *extension) {
+static hk_status ask(const char *extension, bool *knows) {
     char source[256];
     uint32_t *words;
     size_t bytes;
     snprintf(source, sizeof source, "#version 450\n#extension %s : require\nvoid main() {}\n", extension);
     const hk_status status = vk_shaderc_compile(source, extension, &words, &bytes);
+    *knows = !status;
     if (!status) free(words);
     else hk_fail(HK_OK, "%s", "");
-    return !status;
+    return status == HK_ERROR_OUT_OF_MEMORY ? status : HK_OK;
 }
 
-static bool writes[HK_DTYPE_COUNT];
-
-static void find_matrices(void) {
-    writes[HK_F16] = knows("GL_KHR_cooperative_matrix");
-    writes[HK_BF16] = writes[HK_F16] && knows("GL_EXT_bfloat16");
-}
-
+/* Once a process; where memory ran out, the next one asks again. */
 bool vk_writes_matrices(enum hk_dtype dtype) {
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, find_matrices);
-    return writes[dtype];
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    static bool asked, f16, bf16;
+    pthread_mutex_lock(&mutex);
+    if (!asked) asked = !ask("GL_KHR_cooperative_matrix", &f16) && !ask("GL_EXT_bfloat16", &bf16);
+    const bool writes = f16 && (dtype == HK_F16 || (dtype == HK_BF16 && bf16));
+    pthread_mutex_unlock(&mutex);
+    return writes;
 }
