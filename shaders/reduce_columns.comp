@@ -32,18 +32,20 @@ FLOATS(1, y);
 layout(set = 0, binding = 0, std430) buffer Fours_x { vec4 x_fours[]; };
 layout(set = 0, binding = 1, std430) buffer Fours_y { vec4 y_fours[]; };
 
-// Element i, or four that begin there, or in row r from first on. i counts from x's first element where a kernel makes x, which
-// it does once for each; else from the binding's first word, BASE included.
+// Element i, or four that begin there, or at a column of row r from first on. i counts from x's first element where a kernel
+// makes x, which it does once for each; else from the binding's first word, BASE included.
 #ifdef PRECEDED
 #define BASE 0
 float load(uint i);
 vec4 load_four(uint i);
-vec4 load_row(uint first, uint r, uint end) { return r < end ? load_four(first + r * p.columns) : vec4(0.0); }
+vec4 load_row(uint first, uint r, uint column, uint end) {
+    return r < end ? load_four(first + r * p.columns + column) : vec4(0.0);
+}
 #else
 #define BASE p.base_x
 float load(uint i) { return x[i]; }
 vec4 load_four(uint i) { return x_fours[i / 4]; }
-vec4 load_row(uint first, uint r, uint end) { return load_four(first + min(r, end - 1) * p.columns); }
+vec4 load_row(uint first, uint r, uint column, uint end) { return load_four(first + min(r, end - 1) * p.columns + column); }
 #endif
 
 shared float values[256];
@@ -83,7 +85,7 @@ void reduce_fours(uint first_x, uint first_y, uint block, uint begin, uint end) 
         for (uint r = begin + lane; r < end; r += lanes * AT_ONCE) {
             vec4 v[AT_ONCE];
             [[unroll]] for (uint k = 0; k < AT_ONCE; k++)
-                v[k] = load_row(first_x + column, r + k * lanes, end);
+                v[k] = load_row(first_x, r + k * lanes, column, end);
             [[unroll]] for (uint k = 0; k < AT_ONCE; k++)
                 value = join_fours(value, r + k * lanes < end ? v[k] : vec4(none()));
         }
