@@ -46,31 +46,51 @@ struct cpu_loop {
     struct hk_chunk chunk;
 };
 
+/* Coordinates in an operand's first `dims` dimensions: those of what is there at a number in row-major order, ... */
+static inline void cpu_seek(const struct hk_operand *o, int dims, int64_t number, int64_t *at) {
+    for (int i = dims - 1; i >= 0; i--) {
+        const int64_t next = number / o->shape[i];
+        at[i] = number - next * o->shape[i];
+        number = next;
+    }
+}
+
+/* ... those of what comes next, ... */
+static inline void cpu_next(const struct hk_operand *o, int dims, int64_t *at) {
+    for (int i = dims - 1; i >= 0; i--) {
+        if (++at[i] < o->shape[i]) return;
+        at[i] = 0;
+    }
+}
+
+/* ... and where that begins, in elements. */
+static inline int64_t cpu_offset(const struct hk_operand *o, int dims, const int64_t *at) {
+    int64_t offset = 0;
+    for (int i = 0; i < dims; i++) offset += at[i] * o->stride[i];
+    return offset;
+}
+
+static inline int64_t cpu_offset_of(const struct hk_operand *o, int dims, int64_t number) {
+    int64_t at[HK_MAX_RANK] = {0};
+    cpu_seek(o, dims, number, at);
+    return cpu_offset(o, dims, at);
+}
+
 /* Elements [begin, begin + n) of the operand in row-major order. */
 static inline void cpu_gather(const struct hk_operand *o, int64_t begin, int64_t n, uint32_t *to) {
     const int last = o->rank - 1;
-    const int64_t step = o->stride[last];
-    const uint32_t *from = cpu_data(o);
-    int64_t at[HK_MAX_RANK], rest = begin;
-    for (int i = last; i >= 0; i--) {
-        const int64_t next = rest / o->shape[i];
-        at[i] = rest - next * o->shape[i];
-        from += at[i] * o->stride[i];
-        rest = next;
-    }
+    const int64_t step = o->stride[last], row = begin / o->shape[last];
+    int64_t at[HK_MAX_RANK] = {0}, c = begin - row * o->shape[last];
+    cpu_seek(o, last, row, at);
     while (n > 0) {
-        const int64_t run = HK_MIN(n, o->shape[last] - at[last]);
+        const int64_t run = HK_MIN(n, o->shape[last] - c);
+        const uint32_t *from = (const uint32_t *)cpu_data(o) + cpu_offset(o, last, at) + c * step;
         if (step == 0)
             for (int64_t i = 0; i < run; i++) to[i] = *from;
         else
             for (int64_t i = 0; i < run; i++) to[i] = from[i * step];
-        to += run, n -= run;
-        from -= at[last] * step, at[last] = 0;
-        for (int i = last - 1; i >= 0; i--) { /* the next row */
-            from += o->stride[i];
-            if (++at[i] < o->shape[i]) break;
-            from -= at[i] * o->stride[i], at[i] = 0;
-        }
+        to += run, n -= run, c = 0;
+        cpu_next(o, last, at);
     }
 }
 
@@ -80,15 +100,7 @@ static inline const void *cpu_fetch(const struct hk_operand *o, bool dense, int6
     if (dense) return (const char *)cpu_data(o) + begin * (int64_t)hk_dtype_size(o->dtype);
     const int last = o->rank - 1;
     const int64_t row = begin / o->shape[last], c = begin - row * o->shape[last];
-    if (o->stride[last] == 1 && c + n <= o->shape[last]) {
-        int64_t at = c, rest = row;
-        for (int i = last - 1; i >= 0; i--) {
-            const int64_t next = rest / o->shape[i];
-            at += (rest - next * o->shape[i]) * o->stride[i];
-            rest = next;
-        }
-        return (uint32_t *)cpu_data(o) + at;
-    }
+    if (o->stride[last] == 1 && c + n <= o->shape[last]) return (uint32_t *)cpu_data(o) + cpu_offset_of(o, last, row) + c;
     cpu_gather(o, begin, n, buffer);
     return buffer;
 }
@@ -154,25 +166,17 @@ static inline void cpu_copy_body(void *context, int64_t begin, int64_t end) {
     const struct cpu_copy_job *job = context;
     const struct hk_operand *to = &job->to, *from = &job->from;
     const int last = to->rank - 1;
-    int64_t at[HK_MAX_RANK], row = begin / job->tiles, tile = begin - row * job->tiles, at_to = 0, at_from = 0;
-    for (int i = last - 1; i >= 0; i--) {
-        const int64_t next = row / to->shape[i];
-        at[i] = row - next * to->shape[i];
-        at_to += at[i] * to->stride[i], at_from += at[i] * from->stride[i];
-        row = next;
-    }
+    int64_t at[HK_MAX_RANK] = {0}, row = begin / job->tiles, tile = begin - row * job->tiles;
+    cpu_seek(to, last, row, at);
     for (int64_t item = begin; item < end; item++) {
         const int64_t c = tile * CPU_COPY_PIECE, n = HK_MIN(CPU_COPY_PIECE, to->shape[last] - c);
-        cpu_copy_run((char *)cpu_data(to) + (at_to + c * to->stride[last]) * (int64_t)job->size, to->stride[last],
-                     (const char *)cpu_data(from) + (at_from + c * from->stride[last]) * (int64_t)job->size,
-                     from->stride[last], n, job->size);
+        const int64_t at_to = cpu_offset(to, last, at) + c * to->stride[last];
+        const int64_t at_from = cpu_offset(from, last, at) + c * from->stride[last];
+        cpu_copy_run((char *)cpu_data(to) + at_to * (int64_t)job->size, to->stride[last],
+                     (const char *)cpu_data(from) + at_from * (int64_t)job->size, from->stride[last], n, job->size);
         if (++tile < job->tiles) continue;
         tile = 0;
-        for (int i = last - 1; i >= 0; i--) { /* the next row */
-            at_to += to->stride[i], at_from += from->stride[i];
-            if (++at[i] < to->shape[i]) break;
-            at_to -= at[i] * to->stride[i], at_from -= at[i] * from->stride[i], at[i] = 0;
-        }
+        cpu_next(to, last, at);
     }
 }
 
@@ -212,14 +216,9 @@ static inline void cpu_transpose_body(void *context, int64_t begin, int64_t end)
     const struct hk_operand *to = &job->to, *from = &job->from;
     const int last = to->rank - 1, side = last - 1;
     for (int64_t item = begin; item < end; item++) {
-        int64_t rest = item / job->tiles;
-        const int64_t j = (item - rest * job->tiles) * CPU_TILE, columns = HK_MIN(CPU_TILE, to->shape[side] - j);
-        int64_t at_to = j * to->stride[side], at_from = j;
-        for (int i = side - 1; i >= 0; i--) {
-            const int64_t next = rest / to->shape[i], k = rest - next * to->shape[i];
-            at_to += k * to->stride[i], at_from += k * from->stride[i];
-            rest = next;
-        }
+        const int64_t row = item / job->tiles;
+        const int64_t j = (item - row * job->tiles) * CPU_TILE, columns = HK_MIN(CPU_TILE, to->shape[side] - j);
+        const int64_t at_to = cpu_offset_of(to, side, row) + j * to->stride[side], at_from = cpu_offset_of(from, side, row) + j;
         for (int64_t i = 0; i < to->shape[last]; i += CPU_TILE)
             cpu_transpose_tile((char *)cpu_data(to) + (at_to + i) * (int64_t)job->size, to->stride[side],
                                (const char *)cpu_data(from) + (at_from + i * from->stride[last]) * (int64_t)job->size,

@@ -76,11 +76,10 @@ static bool add_group(const struct fuser *f, int g, int a, int b, struct outline
 /* The value as one of the group's shape, where it has as many elements. */
 static struct hk_value in_shape(const struct hk_value *value, const struct hk_value *shape) {
     struct hk_value result = *value;
-    int64_t stride = 1;
     if (hk_same_shape(value, shape) || !hk_is_dense(value) || hk_elements(value) != hk_elements(shape)) return result;
     result.rank = shape->rank;
-    for (int i = shape->rank - 1; i >= 0; stride *= shape->shape[i--])
-        result.shape[i] = shape->shape[i], result.stride[i] = stride;
+    memcpy(result.shape, shape->shape, sizeof result.shape);
+    hk_dense_strides(result.rank, result.shape, result.stride);
     return result;
 }
 

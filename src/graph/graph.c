@@ -145,13 +145,13 @@ static struct hk_value *new_value(struct hk_graph *graph) {
     return value;
 }
 
-static void set_dense_strides(struct hk_value *value) {
-    int64_t stride = 1;
-    for (int i = value->rank - 1; i >= 0; i--) {
-        value->stride[i] = stride;
-        stride *= value->shape[i];
+int64_t hk_dense_strides(int rank, const int64_t *shape, int64_t *stride) {
+    int64_t elements = 1;
+    for (int i = rank - 1; i >= 0; i--) {
+        stride[i] = elements;
+        elements *= shape[i];
     }
-    value->extent = stride;
+    return elements;
 }
 
 /* ---- Leaves ---- */
@@ -178,7 +178,7 @@ struct hk_value *hk_leaf(struct hk_graph *graph, struct hk_tensor *tensor) {
     leaf->dtype = tensor->dtype;
     leaf->rank = tensor->shape.rank;
     memcpy(leaf->shape, tensor->shape.size, sizeof leaf->shape);
-    set_dense_strides(leaf);
+    leaf->extent = hk_dense_strides(leaf->rank, leaf->shape, leaf->stride);
     return leaf;
 }
 

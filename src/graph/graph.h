@@ -100,6 +100,7 @@ struct hk_value *hk_call_view(const struct hk_op *op, struct hk_value *x, int ra
 
 int64_t hk_elements(const struct hk_value *value);
 bool hk_is_dense(const struct hk_value *value); /* row-major, without gaps */
+int64_t hk_dense_strides(int rank, const int64_t *shape, int64_t *stride); /* such strides; the number of elements */
 bool hk_is_float(enum hk_dtype dtype); /* f32, f16, bf16 */
 bool hk_same_shape(const struct hk_value *a, const struct hk_value *b);
 /* Both see the same bytes of a tensor, or may: their leaves overlap. */

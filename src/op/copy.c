@@ -167,9 +167,9 @@ struct hk_value *hk_contiguous(struct hk_value *x) {
 struct hk_value *hk_cast(struct hk_value *x, enum hk_dtype dtype) {
     if (!x || x->dtype == dtype) return x;
     if (!hk_is_dense(x) && hk_dtype_size(dtype) < hk_dtype_size(x->dtype)) {
-        const struct hk_axes order = hk_memory_order(x);
-        struct hk_value *in_order = hk_permute(x, order);
-        if (in_order && hk_is_dense(in_order)) return hk_permute(hk_cast(in_order, dtype), hk_inverse(order));
+        struct hk_axes order;
+        struct hk_value *in_order = hk_in_memory_order(x, &order);
+        if (in_order) return hk_permute(hk_cast(in_order, dtype), hk_inverse(order));
     }
     x = hk_contiguous(x);
     return hk_call_op(NULL, &hk_op_cast, &x, 1, &dtype, sizeof dtype);

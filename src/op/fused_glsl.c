@@ -16,7 +16,7 @@ enum lie hk_lie_of(const struct hk_operand *o) {
 }
 
 int hk_fused_words(int rank, int n_operands, int n_strided) {
-    return n_strided ? HK_MAX(rank, 1) + n_operands + n_strided * rank : 1 + n_operands;
+    return (n_strided ? HK_MAX(rank, 1) : 1) + n_operands + n_strided * rank;
 }
 
 /* Sets unit and single. On a processor, loads of four words are no faster. */
@@ -44,9 +44,9 @@ struct fused_kernel hk_fused_kernel(const struct hk_fused *fused, const struct h
         k.small[i] = hk_dtype_size(operands[i].dtype) == 2;
         k.rest[i] = k.small[i] ? hk_binding_rest(&operands[i]) : 0;
     }
-    k.base = k.n_strided ? HK_MAX(k.rank, 1) : 1;
-    k.strides = k.base + k.n_operands;
     k.words = hk_fused_words(k.rank, k.n_operands, k.n_strided);
+    k.strides = k.words - k.n_strided * k.rank;
+    k.base = k.strides - k.n_operands;
     choose_unit(&k, recorder, operands);
     return k;
 }

@@ -18,16 +18,6 @@ struct cut_product {
     const struct fused_job *then; /* NULL: none */
 };
 
-/* The offset of batch item i, in elements. */
-static int64_t batch_offset(const struct hk_operand *o, int64_t item) {
-    int64_t offset = 0;
-    for (int d = o->rank - 3; d >= 0; d--) {
-        offset += item % o->shape[d] * o->stride[d];
-        item /= o->shape[d];
-    }
-    return offset;
-}
-
 /* The few rows of a become f32 first. */
 static void multiply_few(const struct gemm *g, float *workspace) {
     struct gemm wide = *g;
@@ -54,8 +44,8 @@ static void run_job(const struct cut_product *p, int64_t job, float *workspace) 
     const int64_t item = job / (p->parts_m * p->parts_n), part = job % (p->parts_m * p->parts_n);
     const int64_t i = part / p->parts_n * p->part_m, j = part % p->parts_n * p->part_n;
     struct gemm g = p->whole;
-    g.a = gemm_at(g.a, g.a_type, batch_offset(p->a, item) + i * g.a_row);
-    g.b = gemm_at(g.b, g.b_type, batch_offset(p->b, item) + j * g.b_column);
+    g.a = gemm_at(g.a, g.a_type, cpu_offset_of(p->a, p->a->rank - 2, item) + i * g.a_row);
+    g.b = gemm_at(g.b, g.b_type, cpu_offset_of(p->b, p->b->rank - 2, item) + j * g.b_column);
     const int64_t begin = item * g.m * g.n + i * g.c_row + j;
     g.c += begin;
     if (g.bias) g.bias += j;
@@ -147,11 +137,11 @@ static void choose_parts(struct cut_product *p, int64_t batch, int threads) {
 
 void matmul_run(const struct hk_step *step, const struct cpu *cpu, const struct fused_job *then) {
     struct cut_product p = {.a = &step->inputs[0],
-                        .b = &step->inputs[1],
-                        .whole = whole_product(step),
-                        .workspace = cpu->workspace,
-                        .workspace_bytes = cpu->workspace_bytes,
-                        .then = then};
+                            .b = &step->inputs[1],
+                            .whole = whole_product(step),
+                            .workspace = cpu->workspace,
+                            .workspace_bytes = cpu->workspace_bytes,
+                            .then = then};
     const struct gemm *g = &p.whole;
     const int64_t elements = cpu_elements(&step->outputs[0]);
     if (elements == 0) return;

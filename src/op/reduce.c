@@ -153,13 +153,13 @@ static struct hk_shape result_shape(const struct hk_value *x, unsigned mask, boo
     return shape;
 }
 
-/* A permuted x whose memory is dense is reduced in its memory's order, and the result permuted. */
+/* A permuted x whose memory is dense is reduced in its memory's order, as in_order has it, and the result permuted. */
 static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool keepdims);
-static struct hk_value *reduce_in_memory_order(const struct request *q, struct hk_value *x, struct hk_axes order) {
+static struct hk_value *reduce_in_memory_order(const struct request *q, struct hk_value *in_order, struct hk_axes order) {
     struct request there = *q;
     there.mask = 0;
     for (int i = 0; i < order.count; i++) there.mask |= (q->mask >> order.axis[i] & 1) << i;
-    return hk_permute(reduce(&there, hk_permute(x, order), true), hk_inverse(order));
+    return hk_permute(reduce(&there, in_order, true), hk_inverse(order));
 }
 
 static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool keepdims) {
@@ -168,9 +168,9 @@ static struct hk_value *reduce(const struct request *q, struct hk_value *x, bool
     if (q->kind == REDUCE_ARGMAX || (q->kind == REDUCE_MAX && runs.n_reduced > 1))
         return hk_reshape(reduce_at_once(q, x), shape);
     if (!hk_is_dense(x)) {
-        const struct hk_axes order = hk_memory_order(x);
-        struct hk_value *permuted = hk_permute(x, order);
-        if (permuted && hk_is_dense(permuted)) return hk_reshape(reduce_in_memory_order(q, x, order), shape);
+        struct hk_axes order;
+        struct hk_value *in_order = hk_in_memory_order(x, &order);
+        if (in_order) return hk_reshape(reduce_in_memory_order(q, in_order, order), shape);
         x = hk_contiguous(x);
     }
     return hk_reshape(x ? reduce_runs(q, x, &runs) : NULL, shape);

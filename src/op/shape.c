@@ -146,14 +146,15 @@ struct hk_value *hk_reshape(struct hk_value *x, struct hk_shape shape) {
 
 /* ---- Permute and transpose ---- */
 
-struct hk_axes hk_memory_order(const struct hk_value *x) {
-    struct hk_axes order = {.count = x->rank};
+struct hk_value *hk_in_memory_order(struct hk_value *x, struct hk_axes *order) {
+    order->count = x->rank;
     for (int i = 0; i < x->rank; i++) {
         int k = i;
-        for (; k > 0 && x->stride[order.axis[k - 1]] < x->stride[i]; k--) order.axis[k] = order.axis[k - 1];
-        order.axis[k] = i;
+        for (; k > 0 && x->stride[order->axis[k - 1]] < x->stride[i]; k--) order->axis[k] = order->axis[k - 1];
+        order->axis[k] = i;
     }
-    return order;
+    struct hk_value *permuted = hk_permute(x, *order);
+    return permuted && hk_is_dense(permuted) ? permuted : NULL;
 }
 
 struct hk_axes hk_inverse(struct hk_axes order) {

@@ -13,8 +13,8 @@ struct slice_attrs {
 /* The shape that a and b broadcast to (HK_MAX_RANK sizes); its rank, or -1 where they do not. */
 int hk_broadcast_shape(const struct hk_value *a, const struct hk_value *b, int64_t *shape);
 
-/* The dimensions in the order in which they lie in memory, outermost first. */
-struct hk_axes hk_memory_order(const struct hk_value *x);
+/* x with its dimensions as they lie in memory, outermost first, and that order; NULL: it is not dense then. */
+struct hk_value *hk_in_memory_order(struct hk_value *x, struct hk_axes *order);
 /* The order that undoes one, for hk_permute. */
 struct hk_axes hk_inverse(struct hk_axes order);
 

@@ -16,8 +16,8 @@ struct hk_operand hk_broadcast_operand(const struct hk_operand *operand, const s
 
 struct hk_operand hk_dense_operand(enum hk_dtype dtype, int rank, const int64_t *shape) {
     struct hk_operand result = {.dtype = dtype, .rank = rank};
-    int64_t stride = 1;
-    for (int i = rank - 1; i >= 0; stride *= shape[i--]) result.shape[i] = shape[i], result.stride[i] = stride;
+    memcpy(result.shape, shape, (size_t)rank * sizeof *shape);
+    hk_dense_strides(rank, shape, result.stride);
     return result;
 }
 
